@@ -1,0 +1,139 @@
+package objstore
+
+import (
+	"context"
+	"io"
+	"iter"
+)
+
+// Bucket is one bucket as a flat key space. Implementations are safe for
+// concurrent use. Every error is, or wraps, an [*Error].
+type Bucket interface {
+	// Name returns the bucket's name.
+	Name() string
+
+	// Head returns what the store knows of ref. An absent object is
+	// [NotExist], one with another ETag than ref's is [Stale].
+	Head(ctx context.Context, ref Ref) (Object, error)
+
+	// Get opens the bytes of ref, or the range of them that opts names. The
+	// reader yields exactly the bytes that were asked for and then io.EOF, or
+	// an error: a short, long or damaged body is never silently returned. The
+	// caller closes the reader; ctx governs it until then.
+	Get(ctx context.Context, ref Ref, opts GetOptions) (io.ReadCloser, Object, error)
+
+	// List yields the keys that q selects in the byte order of their UTF-8,
+	// each key and prefix once. Pages are hidden. After an error nothing more
+	// is yielded.
+	List(ctx context.Context, q Query) iter.Seq2[Entry, error]
+
+	// Create starts a new version of key. No byte is visible under key before
+	// Commit has succeeded. Create fails with kind [Unencrypted], before any
+	// byte leaves, where the policy asks for encryption and the bucket is not
+	// proved to provide it. ctx governs background transfers until the writer
+	// is ended.
+	Create(ctx context.Context, key string, opts CreateOptions) (Writer, error)
+
+	// Copy makes dstKey a copy of src inside the store, of any size, keeping
+	// headers, storage class, tags and, unless opts says otherwise, metadata.
+	Copy(ctx context.Context, dstKey string, src Ref, opts CopyOptions) (Object, error)
+
+	// Delete removes objects, in batches, and returns one error (or nil) for
+	// each ref. Removing what is absent succeeds. A ref with a VersionID
+	// removes that version for good. The ETag of a ref is not looked at: only
+	// few stores could.
+	Delete(ctx context.Context, refs ...Ref) []error
+
+	// Protection returns what a new object under key is protected by. The
+	// answer is proved, by the bucket's own default or a scratch object, and
+	// remembered as long as the Bucket lives. It is an error of kind
+	// [Unencrypted] when the policy demands more than the bucket gives; the
+	// Encryption is valid even then.
+	Protection(ctx context.Context, key string) (Encryption, error)
+}
+
+// Range is a span of bytes of an object. The zero value is the whole object.
+type Range struct {
+	// Offset is the first byte, from 0.
+	Offset int64
+	// Length is the number of bytes; 0 means to the end. A range that
+	// reaches beyond the end is cut there; one that starts at or beyond it
+	// gives kind [InvalidRange].
+	Length int64
+}
+
+// GetOptions modify a Get.
+type GetOptions struct {
+	Range Range
+	// CustomerKeyMD5 names the SSE-C key to try first, "" for the policy's.
+	CustomerKeyMD5 string
+}
+
+// Query selects the keys of a listing.
+type Query struct {
+	Prefix string
+	// Delimiter, when not empty, groups keys that hold it beyond Prefix into
+	// one common prefix.
+	Delimiter string
+	// StartAfter skips keys and prefixes up to and including this one.
+	StartAfter string
+	// Limit ends the listing after this many entries; 0 is no limit.
+	Limit int
+}
+
+// Condition is what must hold of the destination for a write to take place.
+type Condition struct {
+	// IfAbsent: no object may exist under the key; else kind [Exist].
+	IfAbsent bool
+	// IfMatch: the current object must have this ETag; else kind [Stale].
+	IfMatch ETag
+}
+
+// CreateOptions describe a new object.
+type CreateOptions struct {
+	Meta         map[string]string
+	Headers      Headers
+	StorageClass string
+	// Encryption is a wish by name; the zero value follows the policy.
+	Encryption Encryption
+	Cond       Condition
+	// SizeHint is the expected length in bytes, 0 when unknown. It may
+	// choose the part size; a wrong hint costs speed and nothing else.
+	SizeHint int64
+}
+
+// CopyOptions describe the destination of a Copy.
+type CopyOptions struct {
+	// Meta replaces the user metadata when not nil; an empty map clears it.
+	Meta map[string]string
+	// Headers replaces the headers when not nil.
+	Headers *Headers
+	// Encryption is a wish by name. With the zero value a policy by name
+	// wins, and otherwise the source's mode and key are kept.
+	Encryption Encryption
+	Cond       Condition
+}
+
+// Writer receives one new object version. Its methods are called by one
+// goroutine at a time. Exactly one of Commit and Abort ends it; Abort after a
+// failed Commit is allowed and does nothing more.
+type Writer interface {
+	// Write appends p and may keep no reference to it after the return. It
+	// blocks while too many parts are in flight. The error of an earlier
+	// part is returned by the next Write and by Commit.
+	io.Writer
+	// Commit makes the object visible, whole, and verifies its encryption.
+	// An object that turns out not to be protected as promised is removed
+	// and kind [Unencrypted] returned.
+	Commit(ctx context.Context) (Object, error)
+	// Abort gives up; nothing becomes visible and stored parts are removed.
+	Abort() error
+}
+
+// RangeCopier is implemented by a [Writer] that can append bytes of an
+// existing object without moving them through this machine.
+type RangeCopier interface {
+	// CopyRange appends n bytes from off of src. src.ETag must be set; kind
+	// [Stale] tells that src is another version by now.
+	CopyRange(ctx context.Context, src Ref, off, n int64) error
+}

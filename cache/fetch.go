@@ -1,0 +1,293 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"coffer/objstore"
+)
+
+// fetchMissing fills the gaps of a span with blocks that are being fetched.
+// The grant covers their cost.
+func (r *Reader) fetchMissing(s *Span, first int64, g *grant) error {
+	for i := 0; i < len(s.blocks); {
+		if s.blocks[i] != nil {
+			i++
+			continue
+		}
+		j := i + 1
+		for j < len(s.blocks) && s.blocks[j] == nil {
+			j++
+		}
+		if err := r.launch(first+int64(i), s.blocks[i:j], &g.n, false); err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
+}
+
+// fetchAhead fetches what nobody has of [from, to), which begins and ends at
+// blocks, and keeps it for the reads to come. It returns false when there is
+// no memory for it.
+func (r *Reader) fetchAhead(from, to int64) bool {
+	block := r.c.cfg.BlockBytes
+	first := from / block
+	blocks := make([]*Block, (to-from+block-1)/block)
+	defer func() { r.hold(blocks) }()
+	for i := 0; i < len(blocks); {
+		if blocks[i] == nil {
+			blocks[i] = r.present(first + int64(i))
+		}
+		if blocks[i] != nil {
+			i++
+			continue
+		}
+		j, cost := i+1, r.cost(first+int64(i))
+		for ; j < len(blocks); j++ {
+			if blocks[j] = r.present(first + int64(j)); blocks[j] != nil {
+				break
+			}
+			cost += r.cost(first + int64(j))
+		}
+		// Half a range is better than none.
+		for !r.c.pool.budget.TryAcquire(cost) {
+			if j-i <= 1 {
+				return false
+			}
+			j = i + (j-i)/2
+			cost = 0
+			for k := i; k < j; k++ {
+				cost += r.cost(first + int64(k))
+			}
+		}
+		r.c.stats.prefetch.Add(cost)
+		err := r.launch(first+int64(i), blocks[i:j], &cost, true)
+		r.c.pool.budget.Release(cost)
+		if err != nil {
+			return false
+		}
+		i = j
+	}
+	return true
+}
+
+// present is find for blocks that nobody waits for: statistics do not count.
+func (r *Reader) present(index int64) *Block {
+	r.mu.Lock()
+	if b := r.held[index]; b != nil && !b.failed() {
+		b.retain()
+		r.mu.Unlock()
+		return b
+	}
+	r.mu.Unlock()
+	key := r.key
+	key.Index = index
+	if b := r.c.fly.join(key); b != nil {
+		return b
+	}
+	return r.c.tier.get(key, key.appendIndex(r.name))
+}
+
+// hold takes over the references to blocks that were fetched ahead. They are
+// let go at once when somebody queues for memory; then only the tier may keep
+// them.
+func (r *Reader) hold(blocks []*Block) {
+	var drop []*Block
+	r.mu.Lock()
+	keep := !r.closed && !r.c.pool.budget.Contended()
+	for _, b := range blocks {
+		switch {
+		case b == nil:
+		case keep && r.held[b.key.Index] == nil:
+			r.held[b.key.Index] = b
+		default:
+			drop = append(drop, b)
+		}
+	}
+	r.mu.Unlock()
+	releaseAll(drop)
+}
+
+// launch fills out with retained blocks from index first on and starts a fetch
+// for every run of them that nobody else is fetching. What the new blocks cost
+// is taken off granted.
+func (r *Reader) launch(first int64, out []*Block, granted *int64, ahead bool) error {
+	own := make([]*Block, 0, len(out))
+	var spare []*Block
+	var failure error
+	for i := range out {
+		index := first + int64(i)
+		key := r.key
+		key.Index = index
+		b, err := r.c.pool.newBlock(key, r.length(index), ahead)
+		if err != nil {
+			failure = &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.Unknown, Err: err}
+			break
+		}
+		*granted -= int64(len(b.mem.buf)) // the block gives it back
+		if other := r.c.fly.claim(b); other != nil {
+			out[i] = other
+			spare = append(spare, b)
+			continue
+		}
+		b.retain() // one for the fetch, one for out
+		out[i] = b
+		own = append(own, b)
+	}
+	releaseAll(spare)
+	r.c.stats.misses.Add(int64(len(own)))
+	for i := 0; i < len(own); {
+		j := i + 1
+		for j < len(own) && own[j].key.Index == own[j-1].key.Index+1 {
+			j++
+		}
+		r.start(own[i:j:j])
+		i = j
+	}
+	return failure
+}
+
+// start runs the fetch of a run of claimed blocks in a goroutine that belongs
+// to the reader.
+func (r *Reader) start(blocks []*Block) {
+	r.mu.Lock()
+	closed := r.closed
+	if !closed {
+		r.wg.Add(1)
+	}
+	r.mu.Unlock()
+	if closed {
+		r.land(blocks, errAbandoned)
+		return
+	}
+	go func() {
+		defer r.wg.Done()
+		ctx, cancel := context.WithTimeout(r.ctx, r.c.cfg.FetchTimeout)
+		defer cancel()
+		r.c.stats.fetches.Add(1)
+		err := r.fill(ctx, blocks)
+		if err != nil && r.ctx.Err() != nil {
+			err = errAbandoned
+		}
+		if err != nil && !errors.Is(err, errAbandoned) {
+			r.c.stats.fetchErrors.Add(1)
+			err = named("read", r.path(), err)
+		}
+		r.land(blocks, err)
+	}()
+}
+
+// land ends the flight of blocks: complete ones go to the memory tier, others
+// fail. After an answer that contradicts itself none of its bytes is trusted.
+func (r *Reader) land(blocks []*Block, err error) {
+	discard := errors.Is(err, objstore.Integrity) || errors.Is(err, objstore.Stale)
+	if !discard {
+		for _, b := range blocks {
+			if b.complete() {
+				r.c.tier.add(b)
+			}
+		}
+		r.c.tier.settle()
+	}
+	r.c.fly.land(blocks)
+	// Only now: a waiter that tries again must not meet the failed block.
+	for _, b := range blocks {
+		if err != nil && (discard || !b.complete()) {
+			b.fail(err, discard)
+		}
+	}
+	releaseAll(blocks)
+}
+
+// fill transfers a run of blocks by one Get.
+func (r *Reader) fill(ctx context.Context, blocks []*Block) (err error) {
+	from := blocks[0].key.Index * r.c.cfg.BlockBytes
+	length := int64(0)
+	for _, b := range blocks {
+		length += int64(len(b.data))
+	}
+	body, obj, err := r.src.Get(ctx, r.ref, objstore.GetOptions{Range: objstore.Range{Offset: from, Length: length}})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := body.Close(); err == nil && cerr != nil {
+			err = cerr
+		}
+	}()
+	if err := r.check(obj); err != nil {
+		return err
+	}
+	got := int64(0)
+	for i, b := range blocks {
+		last := i == len(blocks)-1
+		for at := 0; at < len(b.data); {
+			n, err := body.Read(b.data[at:])
+			at += n
+			got += int64(n)
+			r.c.stats.fetched.Add(int64(n))
+			if last && at == len(b.data) {
+				// The last bytes are published when the end has proved right.
+				if err := ended(body, err); err != nil {
+					return r.wrongEnd(err, from, got, length)
+				}
+				b.advance(n)
+				return nil
+			}
+			if n > 0 {
+				b.advance(n)
+			}
+			if err != nil && at < len(b.data) || err != nil && !last {
+				return r.wrongEnd(err, from, got, length)
+			}
+		}
+	}
+	return nil
+}
+
+// check compares what the store says of the object with the version that was
+// asked for: servers exist that ignore If-Match.
+func (r *Reader) check(obj objstore.Object) error {
+	if r.ref.ETag != "" && obj.ETag != "" && obj.ETag != r.ref.ETag {
+		return &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.Stale, Err: fmt.Errorf("the store answered with version %q, not %q", obj.ETag, r.ref.ETag)}
+	}
+	if obj.SizeKnown && obj.Size != r.size {
+		return integrity(r.path(), "the object has %d bytes, not %d", obj.Size, r.size)
+	}
+	return nil
+}
+
+var errTooLong = errors.New("the body goes on")
+
+// ended returns nil when a body whose bytes are all there ends here; err is
+// what came with the last of them.
+func ended(body io.Reader, err error) error {
+	var one [1]byte
+	for tries := 0; err == nil; tries++ {
+		var n int
+		if n, err = body.Read(one[:]); n > 0 {
+			return errTooLong
+		}
+		if tries > 100 {
+			return io.ErrNoProgress
+		}
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// wrongEnd classifies what ended a body at the wrong place.
+func (r *Reader) wrongEnd(err error, from, got, want int64) error {
+	switch {
+	case err == errTooLong:
+		return integrity(r.path(), "the body of %d bytes at %d goes on after them", want, from)
+	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) && objstore.KindOf(err) == objstore.Unknown:
+		return integrity(r.path(), "the body ended after %d of %d bytes at %d", got, want, from)
+	}
+	return err
+}

@@ -1,0 +1,367 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"coffer/objstore"
+)
+
+// recentBlocks is how many blocks a handle keeps although it has read from
+// them: the kernel asks for a block in up to eight pieces, out of order, and
+// the memory tier may not want the block at all.
+const recentBlocks = 4
+
+// Reader reads one version of one object for one handle. Safe for concurrent
+// use: the kernel sends the reads of one handle in parallel.
+type Reader struct {
+	c    *Cache
+	src  Getter
+	ref  objstore.Ref
+	size int64
+	key  Key    // of the object's blocks; Index is to be set
+	name []byte // key's name up to the index
+
+	ctx    context.Context // ends with Close; no caller's context lives in it
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // fetches
+
+	mu     sync.Mutex
+	closed bool                // guarded by mu
+	win    window              // guarded by mu
+	held   map[int64]*Block    // guarded by mu; by index, retained
+	recent [recentBlocks]int64 // guarded by mu; indexes, the latest first; -1 is none
+}
+
+// OpenReader returns a reader of ref, which is size bytes long. ref.ETag names
+// the version: every Get asks for it, and blocks are shared between readers of
+// the same version. Without an ETag nothing is shared, and only the length
+// protects from mixing versions. The caller closes the reader.
+func (c *Cache) OpenReader(src Getter, ref objstore.Ref, size int64) *Reader {
+	key := Key{Store: c.cfg.StoreID, Bucket: ref.Bucket, Key: ref.Key, ETag: ref.ETag}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Reader{
+		c: c, src: src, ref: ref, size: max(size, 0), ctx: ctx, cancel: cancel,
+		win:  window{block: c.cfg.BlockBytes, size: max(size, 0)},
+		held: map[int64]*Block{},
+	}
+	for i := range r.recent {
+		r.recent[i] = -1
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ref.ETag == "" {
+		c.views++
+		key.View = fmt.Sprintf("handle %d", c.views)
+	}
+	r.key = key
+	r.name = key.appendName(nil)
+	r.name = r.name[:len(r.name)-8]
+	c.readers[r] = struct{}{}
+	return r
+}
+
+// Size returns the length of the object in bytes.
+func (r *Reader) Size() int64 { return r.size }
+
+// Ref returns the version that is read.
+func (r *Reader) Ref() objstore.Ref { return r.ref }
+
+// ReadAt returns n bytes at off, fewer only at the end of the object; at or
+// beyond the end the span is empty and pins nothing. The caller releases the
+// span. ctx ends the wait of this call and nothing else: a fetch that others
+// share goes on.
+//
+// Errors: kind Stale when the store has another version by now, Integrity when
+// its answer contradicts the version's length or ETag, TooLarge when n exceeds
+// [Cache.MaxRead], Canceled after Close or with ctx, and what the Getter says.
+// An error is not remembered: the next read asks again.
+func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
+	if off < 0 || n < 0 {
+		return nil, &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.InvalidRange, Err: fmt.Errorf("%d bytes at %d", n, off)}
+	}
+	if off >= r.size || n == 0 {
+		return &Span{}, nil
+	}
+	n = int(min(int64(n), r.size-off))
+	if n > r.c.MaxRead() {
+		return nil, &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.TooLarge, Err: fmt.Errorf("%d bytes at once, the memory budget allows %d", n, r.c.MaxRead())}
+	}
+	g := grant{budget: r.c.pool.budget}
+	defer g.close()
+	for {
+		s, err := r.begin(ctx, off, n, &g)
+		if err != nil {
+			return nil, err
+		}
+		r.prefetch(off, n)
+		if err = s.wait(ctx, off, r.c.cfg.BlockBytes); err == nil {
+			r.keep(s)
+			r.c.stats.read.Add(int64(n))
+			return s, nil
+		}
+		s.Release()
+		if !errors.Is(err, errAbandoned) {
+			return nil, err
+		}
+	}
+}
+
+// begin pins the blocks of a read; those that nobody has are being fetched
+// when it returns.
+func (r *Reader) begin(ctx context.Context, off int64, n int, g *grant) (*Span, error) {
+	block := r.c.cfg.BlockBytes
+	for {
+		s := newSpan(off, n, block)
+		missing, err := r.lookup(s, off/block)
+		if err != nil {
+			s.Release()
+			return nil, err
+		}
+		if missing == 0 || g.take(missing) {
+			if missing > 0 {
+				err = r.fetchMissing(s, off/block, g)
+			}
+			if err != nil {
+				s.Release()
+				return nil, err
+			}
+			return s, nil
+		}
+		// Wait with nothing pinned and for all that the read can need, or
+		// readers could wait in a ring for what the others hold.
+		s.Release()
+		need := int64(0)
+		for i := range s.blocks {
+			need += r.cost(off/block + int64(i))
+		}
+		if err := g.wait(ctx, need); err != nil {
+			return nil, named("read", r.path(), err)
+		}
+	}
+}
+
+// grant is a piece of the budget on its way from Acquire to the blocks.
+type grant struct {
+	budget *Budget
+	n      int64
+}
+
+// take makes the grant at least n bytes large if that needs no wait.
+func (g *grant) take(n int64) bool {
+	if g.n < n {
+		if !g.budget.tryDemand(n - g.n) {
+			return false
+		}
+		g.n = n
+	}
+	return true
+}
+
+// wait gives back what there is and waits for n bytes.
+func (g *grant) wait(ctx context.Context, n int64) error {
+	g.close()
+	err := g.budget.Acquire(ctx, n)
+	if err == nil {
+		g.n = n
+	}
+	return err
+}
+
+func (g *grant) close() {
+	g.budget.Release(g.n)
+	g.n = 0
+}
+
+// lookup pins what is held, under way or cached of the span's blocks, from
+// index first on, and returns the cost of those that are missing.
+func (r *Reader) lookup(s *Span, first int64) (missing int64, err error) {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return 0, closedError("read", r.path())
+	}
+	var drop []*Block
+	hits := 0
+	for i := range s.blocks {
+		index := first + int64(i)
+		b := r.held[index]
+		if b == nil {
+			continue
+		}
+		if b.failed() {
+			delete(r.held, index)
+			drop = append(drop, b)
+			continue
+		}
+		b.retain()
+		s.blocks[i] = b
+		hits++
+	}
+	r.mu.Unlock()
+	releaseAll(drop)
+
+	r.c.stats.hits.Add(int64(hits))
+	if hits == len(s.blocks) {
+		return 0, nil
+	}
+	for i := range s.blocks {
+		if s.blocks[i] == nil {
+			s.blocks[i] = r.find(first + int64(i))
+		}
+		if s.blocks[i] == nil {
+			missing += r.cost(first + int64(i))
+		}
+	}
+	return missing, nil
+}
+
+// find returns the block if it is under way or cached, retained, or nil.
+func (r *Reader) find(index int64) *Block {
+	key := r.key
+	key.Index = index
+	if b := r.c.fly.join(key); b != nil {
+		r.c.stats.joins.Add(1)
+		return b
+	}
+	name := Key{Index: index}.appendIndex(r.name)
+	if b := r.c.tier.get(key, name); b != nil {
+		r.c.stats.hits.Add(1)
+		return b
+	}
+	return nil
+}
+
+// prefetch tells the window of a read and starts what it asks for, as far as
+// there is memory to spare.
+func (r *Reader) prefetch(off int64, n int) {
+	r.mu.Lock()
+	p := r.win.read(off, int64(n))
+	r.mu.Unlock()
+	for at := p.from; at < p.to; at += p.unit {
+		if !r.fetchAhead(at, min(at+p.unit, p.to)) {
+			r.c.stats.refused.Add(1)
+			r.mu.Lock()
+			r.win.refused(at)
+			r.mu.Unlock()
+			return
+		}
+	}
+}
+
+// keep notes that the blocks of a span were read, and lets go of held blocks
+// that neither the window nor the recent reads need.
+func (r *Reader) keep(s *Span) {
+	var drop []*Block
+	r.mu.Lock()
+	changed := false
+	for _, b := range s.blocks {
+		changed = r.touch(b.key.Index) || r.held[b.key.Index] == nil || changed
+	}
+	if changed && !r.closed && !r.c.pool.budget.Contended() {
+		for _, b := range s.blocks {
+			if r.held[b.key.Index] == nil {
+				b.retain()
+				r.held[b.key.Index] = b
+			}
+		}
+		drop = r.sweep()
+	}
+	r.mu.Unlock()
+	releaseAll(drop)
+}
+
+// touch moves an index to the front of the recent ones and reports whether it
+// was not among them. Called under mu.
+func (r *Reader) touch(index int64) bool {
+	prev := index
+	for i, x := range r.recent {
+		r.recent[i] = prev
+		if x == index {
+			return false
+		}
+		prev = x
+	}
+	return true
+}
+
+// sweep removes the held blocks that are not needed any more. Called under mu;
+// the caller releases them after unlocking.
+func (r *Reader) sweep() (drop []*Block) {
+outer:
+	for index, b := range r.held {
+		if r.win.covers(index * r.c.cfg.BlockBytes) {
+			continue
+		}
+		for _, x := range r.recent {
+			if x == index {
+				continue outer
+			}
+		}
+		delete(r.held, index)
+		drop = append(drop, b)
+	}
+	return drop
+}
+
+// relieve lets go of everything that is held.
+func (r *Reader) relieve() {
+	r.mu.Lock()
+	drop := r.dropHeld()
+	r.mu.Unlock()
+	releaseAll(drop)
+}
+
+// dropHeld empties held; the caller releases the result after unlocking.
+// Called under mu.
+func (r *Reader) dropHeld() []*Block {
+	drop := make([]*Block, 0, len(r.held))
+	for _, b := range r.held {
+		drop = append(drop, b)
+	}
+	clear(r.held)
+	for i := range r.recent {
+		r.recent[i] = -1 // what is not held shall count as new
+	}
+	return drop
+}
+
+// Close ends the reader's fetches, waits for them and lets go of its blocks.
+// Spans stay valid until they are released. Reads that wait return an error.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		r.wg.Wait()
+		return nil
+	}
+	r.closed = true
+	drop := r.dropHeld()
+	r.mu.Unlock()
+	r.cancel()
+	releaseAll(drop)
+	r.wg.Wait()
+	r.c.mu.Lock()
+	delete(r.c.readers, r)
+	r.c.mu.Unlock()
+	return nil
+}
+
+// path names the object in errors.
+func (r *Reader) path() string { return r.ref.Bucket + "/" + r.ref.Key }
+
+// length returns the bytes of the block with this index.
+func (r *Reader) length(index int64) int {
+	return int(min(r.c.cfg.BlockBytes, r.size-index*r.c.cfg.BlockBytes))
+}
+
+// cost returns what that block takes from the budget.
+func (r *Reader) cost(index int64) int64 { return r.c.pool.cost(r.length(index)) }
+
+func releaseAll(blocks []*Block) {
+	for _, b := range blocks {
+		b.release()
+	}
+}

@@ -1,0 +1,14 @@
+// Package storetest holds one conformance suite for every [objstore.Store].
+//
+// [Run] puts a store through everything that package objstore promises, as
+// subtests. The same suite runs over the emulator, over real servers that
+// [StartMinIO] and [StartVersityGW] spawn on loopback, and over decorators: the
+// toy decorator [Resize] changes the size of every object, as client-side
+// encryption does, and so keeps the interfaces honest.
+//
+// What a server does differently is never hidden in the suite's code: each
+// accepted difference has a name and a reason in [Differences].
+//
+// The package is for tests only. It imports package testing, starts processes
+// and calls Fatal; no program links it.
+package storetest

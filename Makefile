@@ -1,0 +1,57 @@
+# Coffer. "make help" lists the targets. Everything that must be installed is
+# installed by .ci/setup, on Debian and Ubuntu, when a target needs it.
+
+SHELL       := /bin/bash
+GO          ?= go
+BIN         := bin/coffer
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BUILDFLAGS  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+# Test servers and checkers live outside the tree, in one directory for each
+# set of versions; storetest looks for the servers in COFFER_TOOLS_DIR.
+export COFFER_TOOLS_DIR := $(shell .ci/setup --print-dir)
+
+# At most two packages at a time: each starts servers and real mounts.
+TESTFLAGS   ?=
+TEST_TIMEOUT ?= 14m
+FUZZTIME    ?= 30s
+
+.PHONY: build demo test e2e lint fuzz bench clean help setup-demo setup-test setup-lint
+
+build: ## build ./bin/coffer, static
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN) ./cmd/coffer
+
+demo: setup-demo build ## mount, mkdir, cp, ls, getfattr, proof at rest, unmount, on real files
+	./$(BIN) demo
+
+test: setup-test build ## all tests with the race detector, real servers and real mounts included
+	COFFER_REQUIRE_SERVERS=1 COFFER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -p 2 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...
+
+e2e: setup-test build ## only the tests with real mounts
+	COFFER_REQUIRE_SERVERS=1 COFFER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...
+
+lint: setup-lint ## gofmt, vet, go mod tidy, staticcheck, govulncheck
+	@.ci/lint
+
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+bench: setup-test build ## every benchmark
+	COFFER_REQUIRE_SERVERS=1 COFFER_BIN=$(CURDIR)/$(BIN) $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) ./...
+
+clean: ## remove what was built here (the tools outside the tree stay)
+	rm -rf bin
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup-demo:
+	@.ci/setup demo
+setup-test:
+	@.ci/setup test
+setup-lint:
+	@.ci/setup lint

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"coffer/cache"
+	"coffer/fs"
+	"coffer/objstore"
+	"coffer/objstore/s3store"
+)
+
+// storeConfig translates settings into those of s3store.
+func storeConfig(cfg Config, probePrefix string, log *slog.Logger) s3store.Config {
+	c := s3store.Config{
+		Endpoint: cfg.EndpointURL, Region: cfg.Region, Profile: cfg.Profile,
+		PathStyle: cfg.PathStyle.value, ListVersion: cfg.ListVersion.value,
+		CAFile: cfg.CAFile, Anonymous: cfg.Anonymous, RequesterPays: cfg.RequesterPays, AllowHTTP: cfg.AllowHTTP,
+		AllowUnencrypted: cfg.AllowUnencrypted, ReadOnly: cfg.ReadOnly, ProbePrefix: probePrefix,
+		Logger: log, UserAgent: "coffer/" + versionString(),
+	}
+	for _, r := range cfg.Encryption {
+		c.Rules = append(c.Rules, s3store.Rule{Pattern: r.Match, Encryption: encryptionOf(r.SSE), AllowUnencrypted: r.AllowUnencrypted})
+	}
+	// What no rule of the file matches follows --sse; "*" matches any bucket.
+	c.Rules = append(c.Rules, s3store.Rule{Pattern: "*", Encryption: encryptionOf(cfg.SSE)})
+	return c
+}
+
+// encryptionOf returns what a value of --sse asks for.
+func encryptionOf(sse choice) objstore.Encryption {
+	switch sse.value {
+	case "aes256":
+		return objstore.Encryption{Mode: objstore.ModeSSES3}
+	case "none":
+		return objstore.Encryption{Mode: objstore.ModeNone}
+	}
+	return objstore.Encryption{}
+}
+
+// openStore connects to the store of the settings.
+func openStore(ctx context.Context, cfg Config, probePrefix string, log *slog.Logger) (*s3store.Store, error) {
+	sc := storeConfig(cfg, probePrefix, log)
+	if err := sc.Validate(); err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	return s3store.New(ctx, sc)
+}
+
+// credentialTimeout bounds the one request that a mount waits for before it
+// serves: an endpoint that is away shall be told soon.
+const credentialTimeout = 45 * time.Second
+
+// checkAccess makes one cheap request that shows whether the endpoint answers
+// and takes the credentials, before a job relies on the mount.
+func checkAccess(ctx context.Context, store objstore.Store, src source) error {
+	ctx, cancel := context.WithTimeout(ctx, credentialTimeout)
+	defer cancel()
+	if src.Bucket != "" {
+		_, err := store.Open(ctx, src.Bucket)
+		return err
+	}
+	_, err := store.Buckets(ctx)
+	if errors.Is(err, objstore.Permission) && deniedByPolicy(err) {
+		// Keys limited to single buckets may not list; names are resolved
+		// one by one then.
+		return nil
+	}
+	return err
+}
+
+// deniedByPolicy tells an authenticated caller who may not from a caller whose
+// credentials are no good: both are answered with status 403.
+func deniedByPolicy(err error) bool {
+	var coded interface{ ErrorCode() string }
+	return errors.As(err, &coded) && coded.ErrorCode() == "AccessDenied"
+}
+
+// stack is a mounted file system and the layers below it.
+type stack struct {
+	mnt    *fs.Mounted
+	closes []io.Closer
+}
+
+// Status makes *fs.Mounted's status an opaque value.
+type fsMount struct{ *fs.Mounted }
+
+func (m fsMount) Status() any { return m.Mounted.Status() }
+
+// mountStack builds the layers upward and mounts them.
+func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logger) (st *stack, err error) {
+	st = &stack{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, st.Close())
+			st = nil
+		}
+	}()
+	cfg, prefix := plan.cfg, ""
+	if plan.src.Prefix != "" {
+		prefix = plan.src.Prefix + "/"
+	}
+	store, err := openStore(ctx, cfg, prefix, log)
+	if err != nil {
+		return st, err
+	}
+	st.closes = append(st.closes, store)
+	if err := checkAccess(ctx, store, plan.src); err != nil {
+		return st, err
+	}
+	scratch := scratchDir(cfg.ScratchDir, env)
+	held, err := cache.New(cache.Config{
+		MemoryBytes: memoryBudget(cfg.Memory, "/"), ScratchDir: scratch, StoreID: store.Identity(), Logger: log,
+	})
+	if err != nil {
+		return st, fmt.Errorf("cache: %w", err)
+	}
+	st.closes = append(st.closes, held)
+	st.mnt, err = fs.Mount(plan.dir, fs.Config{
+		Store: store, Cache: held, Bucket: plan.src.Bucket, Prefix: prefix,
+		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted,
+		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),
+		FileMode: uint32(0o666 &^ cfg.Umask), DirMode: uint32(0o777 &^ cfg.Umask),
+		Attributes: attributesOf(cfg), MetadataTTL: cfg.MetadataTTL,
+		FSName: plan.src.String(), Options: plan.kernel.options(),
+		Logger: log, Debug: cfg.LogLevel.value == "debug",
+	})
+	if err != nil {
+		return st, fmt.Errorf("mount %s: %w", plan.dir, err)
+	}
+	return st, nil
+}
+
+// Close releases the layers from top to bottom; the mount has ended before.
+func (s *stack) Close() error {
+	var errs []error
+	for i := len(s.closes) - 1; i >= 0; i-- {
+		errs = append(errs, s.closes[i].Close())
+	}
+	return errors.Join(errs...)
+}
+
+func attributesOf(cfg Config) fs.Attributes {
+	switch {
+	case cfg.Attributes.value == "list", cfg.Attributes.value == "auto" && cfg.ReadOnly:
+		return fs.AttributesList
+	}
+	return fs.AttributesFull
+}

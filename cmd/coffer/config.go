@@ -1,0 +1,251 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/pflag"
+)
+
+// Config holds every setting of a mount. The same names serve as flags
+// (--endpoint-url), environment (COFFER_ENDPOINT_URL), mount options
+// (endpoint_url) and keys of the config file (endpoint-url).
+type Config struct {
+	EndpointURL   string `yaml:"endpoint-url"`
+	Region        string `yaml:"region"`
+	Profile       string `yaml:"profile"`
+	PathStyle     choice `yaml:"path-style"`
+	CAFile        string `yaml:"ca-file"`
+	Anonymous     bool   `yaml:"anonymous"`
+	RequesterPays bool   `yaml:"requester-pays"`
+	AllowHTTP     bool   `yaml:"allow-http"`
+	ListVersion   choice `yaml:"list-version"`
+
+	SSE              choice           `yaml:"sse"`
+	AllowUnencrypted bool             `yaml:"allow-unencrypted"`
+	Encryption       []encryptionRule `yaml:"encryption"`
+
+	ReadOnly    bool          `yaml:"read-only"`
+	Attributes  choice        `yaml:"attributes"`
+	MetadataTTL time.Duration `yaml:"metadata-ttl"`
+	UID         ownerID       `yaml:"uid"`
+	GID         ownerID       `yaml:"gid"`
+	Umask       octal         `yaml:"umask"`
+	AllowOther  bool          `yaml:"allow-other"`
+	NonEmpty    bool          `yaml:"nonempty"`
+
+	Memory     byteSize `yaml:"memory"`
+	ScratchDir string   `yaml:"scratch-dir"`
+
+	LogFile   string `yaml:"log-file"`
+	LogFormat choice `yaml:"log-format"`
+	LogLevel  choice `yaml:"log-level"`
+}
+
+// encryptionRule is one entry of the config file's "encryption" list: how new
+// objects of matching buckets and prefixes are protected. The first that
+// matches wins; --sse and --allow-unencrypted apply where none does.
+type encryptionRule struct {
+	// Match is "bucket" or "bucket/prefix"; the bucket part may hold the
+	// wildcards of path.Match, the rest is a plain prefix of the key.
+	Match            string `yaml:"match"`
+	SSE              choice `yaml:"sse"`
+	AllowUnencrypted bool   `yaml:"allow-unencrypted"`
+}
+
+// The choices. "auto" lets Coffer find out what the endpoint needs.
+var (
+	pathStyles     = []string{"auto", "on", "off"}
+	listVersions   = []string{"auto", "1", "2"}
+	sseModes       = []string{"auto", "aes256", "none"}
+	attributeModes = []string{"auto", "list", "full"}
+	logFormats     = []string{"text", "json"}
+	logLevels      = []string{"debug", "info", "warn", "error"}
+)
+
+// defaultConfig returns the settings that hold where nothing else is said.
+func defaultConfig() Config {
+	return Config{
+		PathStyle:   choice{"auto", pathStyles},
+		ListVersion: choice{"auto", listVersions},
+		SSE:         choice{"auto", sseModes},
+		Attributes:  choice{"auto", attributeModes},
+		// Ten seconds: a remote change is seen within one retry of a
+		// polling job, and a build's repeated stats cost no request.
+		MetadataTTL: 10 * time.Second,
+		UID:         -1,
+		GID:         -1,
+		Umask:       0o022,
+		LogFormat:   choice{"text", logFormats},
+		LogLevel:    choice{"info", logLevels},
+	}
+}
+
+// UnmarshalYAML gives the rule's choice its allowed values before decoding.
+func (r *encryptionRule) UnmarshalYAML(unmarshal func(any) error) error {
+	type plain encryptionRule
+	p := plain{SSE: choice{"auto", sseModes}}
+	if err := unmarshal(&p); err != nil {
+		return err
+	}
+	*r = encryptionRule(p)
+	if r.Match == "" {
+		return errors.New(`an entry of "encryption" needs "match"`)
+	}
+	return nil
+}
+
+// Environ looks up one environment variable, as os.LookupEnv does.
+type environ func(name string) (string, bool)
+
+// envName returns the environment variable of a flag.
+func envName(flag string) string {
+	return "COFFER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// resolveConfig merges all sources: set flags over -o options over environment
+// over config file over defaults. cmdline holds the parsed flags of the
+// command, which may be a subset of those of a mount. File paths come back
+// absolute, so that a daemon may leave its working directory.
+func resolveConfig(cmdline *pflag.FlagSet, env environ, opts []mountOption) (Config, error) {
+	cfg := defaultConfig()
+	all := pflag.NewFlagSet("all", pflag.ContinueOnError)
+	bindFlags(all, &cfg, everyGroup...)
+
+	// The file that is read is itself chosen by flag, -o or environment.
+	file, explicit := "", false
+	if v, ok := env(envName("config")); ok && v != "" {
+		file, explicit = v, true
+	}
+	for _, o := range opts {
+		if o.flag == "config" {
+			file, explicit = o.value, true
+		}
+	}
+	if f := cmdline.Lookup("config"); f != nil && f.Changed {
+		file, explicit = f.Value.String(), true
+	}
+	if !explicit {
+		file = defaultConfigFile(env)
+	}
+	if file != "" {
+		if err := readConfigFile(file, &cfg); err != nil {
+			return Config{}, &exitError{exitUsage, err}
+		}
+	}
+
+	var err error
+	all.VisitAll(func(f *pflag.Flag) {
+		if v, ok := env(envName(f.Name)); ok && v != "" && err == nil {
+			if e := f.Value.Set(v); e != nil {
+				err = usageErrorf("environment variable %s: %w", envName(f.Name), e)
+			}
+		}
+	})
+	if err != nil {
+		return Config{}, err
+	}
+	for _, o := range opts {
+		if f := all.Lookup(o.flag); f != nil {
+			if e := f.Value.Set(o.value); e != nil {
+				return Config{}, usageErrorf("mount option %s: %w", o.name, e)
+			}
+		}
+	}
+	cmdline.Visit(func(f *pflag.Flag) {
+		if t := all.Lookup(f.Name); t != nil && err == nil {
+			err = t.Value.Set(f.Value.String())
+		}
+	})
+	if err != nil {
+		return Config{}, &exitError{exitUsage, err}
+	}
+	if err := cfg.absolutePaths(); err != nil {
+		return Config{}, err
+	}
+	if err := cfg.Validate(); err != nil {
+		return Config{}, &exitError{exitUsage, err}
+	}
+	return cfg, nil
+}
+
+// Validate rejects settings that contradict each other or cannot be meant.
+func (c Config) Validate() error {
+	if c.Anonymous && c.Profile != "" {
+		return errors.New("anonymous access and a profile exclude each other")
+	}
+	if c.MetadataTTL < 0 {
+		return fmt.Errorf("metadata-ttl %v is negative", c.MetadataTTL)
+	}
+	if c.Memory != 0 && c.Memory < minMemory {
+		return fmt.Errorf("memory %v is below the least that works, %v", c.Memory, minMemory)
+	}
+	if 0o444&^c.Umask == 0 {
+		return fmt.Errorf("umask %v leaves no file that anybody could read", c.Umask)
+	}
+	if c.EndpointURL != "" && !strings.HasPrefix(c.EndpointURL, "http://") && !strings.HasPrefix(c.EndpointURL, "https://") {
+		return fmt.Errorf("endpoint-url %q starts with neither https:// nor http://", c.EndpointURL)
+	}
+	return nil
+}
+
+func (c *Config) absolutePaths() error {
+	for _, p := range []*string{&c.CAFile, &c.ScratchDir, &c.LogFile} {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	return nil
+}
+
+// defaultConfigFile returns the first config file that exists: the user's,
+// then the machine's; "" when there is none.
+func defaultConfigFile(env environ) string {
+	var candidates []string
+	if dir, _ := env("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
+		candidates = append(candidates, filepath.Join(dir, "coffer", "config.yaml"))
+	} else if home, _ := env("HOME"); home != "" {
+		candidates = append(candidates, filepath.Join(home, ".config", "coffer", "config.yaml"))
+	}
+	candidates = append(candidates, "/etc/coffer/config.yaml")
+	for _, c := range candidates {
+		if _, err := os.Stat(c); err == nil {
+			return c
+		}
+	}
+	return ""
+}
+
+func readConfigFile(name string, cfg *Config) error {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("config file: %w", err)
+	}
+	if err := decodeConfig(text, cfg); err != nil {
+		return fmt.Errorf("config file %s: %w", name, err)
+	}
+	return nil
+}
+
+// decodeConfig decodes YAML over cfg: what the text does not name keeps its
+// value. Unknown and repeated keys are errors that show the line.
+func decodeConfig(text []byte, cfg *Config) error {
+	if len(strings.TrimSpace(string(text))) == 0 {
+		return nil
+	}
+	err := yaml.UnmarshalWithOptions(text, cfg, yaml.Strict())
+	if err != nil {
+		return errors.New(yaml.FormatError(err, false, true))
+	}
+	return nil
+}

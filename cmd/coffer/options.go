@@ -1,0 +1,106 @@
+package main
+
+import (
+	"github.com/spf13/pflag"
+)
+
+// Groups of flags, in the order of the help text.
+const (
+	groupEndpoint   = "Endpoint and credentials"
+	groupEncryption = "Encryption"
+	groupFileSystem = "File system"
+	groupResources  = "Memory and local disk"
+	groupLogging    = "Logging and configuration"
+	groupProcess    = "Process"
+)
+
+var everyGroup = []string{groupEndpoint, groupEncryption, groupFileSystem, groupResources, groupLogging}
+
+// storeGroups are the flags of commands that talk to a store and mount nothing.
+var storeGroups = []string{groupEndpoint, groupEncryption, groupLogging}
+
+const groupAnnotation = "coffer-group"
+
+// bindFlags defines the flags of the groups on fs, with the values of c as
+// defaults; parsing fs writes into c. Every setting of a mount is defined
+// here and nowhere else.
+func bindFlags(fs *pflag.FlagSet, c *Config, groups ...string) {
+	for _, g := range groups {
+		part := pflag.NewFlagSet(g, pflag.ContinueOnError)
+		switch g {
+		case groupEndpoint:
+			bindEndpoint(part, c)
+		case groupEncryption:
+			bindEncryption(part, c)
+		case groupFileSystem:
+			bindFileSystem(part, c)
+		case groupResources:
+			bindResources(part, c)
+		case groupLogging:
+			bindLogging(part, c)
+		}
+		part.VisitAll(func(f *pflag.Flag) { fs.AddFlag(inGroup(f, g)) })
+	}
+}
+
+// inGroup marks a flag as a member of a group of the help text.
+func inGroup(f *pflag.Flag, group string) *pflag.Flag {
+	if f.Annotations == nil {
+		f.Annotations = map[string][]string{}
+	}
+	f.Annotations[groupAnnotation] = []string{group}
+	return f
+}
+
+func bindEndpoint(fs *pflag.FlagSet, c *Config) {
+	fs.StringVar(&c.EndpointURL, "endpoint-url", c.EndpointURL, "the store's `URL`; else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile's endpoint_url, AWS itself")
+	fs.StringVar(&c.Region, "region", c.Region, "`name` of the region; else AWS_REGION, the profile's, what the store answers")
+	fs.StringVar(&c.Profile, "profile", c.Profile, "`name` of the profile in ~/.aws/config and ~/.aws/credentials; else AWS_PROFILE")
+	fs.Var(&c.PathStyle, "path-style", "address buckets as URL/bucket (on) or bucket.host (off)")
+	fs.StringVar(&c.CAFile, "ca-file", c.CAFile, "PEM `file` of certificates to trust besides the system's")
+	fs.BoolVar(&c.Anonymous, "anonymous", c.Anonymous, "sign nothing: public buckets without credentials")
+	fs.BoolVar(&c.RequesterPays, "requester-pays", c.RequesterPays, "agree to pay for requests to buckets that ask for it")
+	fs.BoolVar(&c.AllowHTTP, "allow-http", c.AllowHTTP, "allow plain http to a host that is not this one: data travels in the clear")
+	fs.Var(&c.ListVersion, "list-version", "version of the listing call; auto doubts answers that look cut short")
+}
+
+func bindEncryption(fs *pflag.FlagSet, c *Config) {
+	fs.Var(&c.SSE, "sse", "server-side encryption of new objects. auto: the bucket's own default where it proves to have one, else AES256; aes256: always ask for SSE-S3; none: ask for nothing")
+	fs.BoolVar(&c.AllowUnencrypted, "allow-unencrypted", c.AllowUnencrypted, "write also into buckets that do not encrypt, and make buckets that cannot be proved to")
+}
+
+func bindFileSystem(fs *pflag.FlagSet, c *Config) {
+	fs.BoolVar(&c.ReadOnly, "read-only", c.ReadOnly, "no change to the store, no probe objects either")
+	fs.Var(&c.Attributes, "attributes", "list: size and time from listings, owner and mode from the options below, no request for each file; full: mode, owner, mtime and symbolic links as stored with the object; auto: list when read-only, full otherwise")
+	fs.DurationVar(&c.MetadataTTL, "metadata-ttl", c.MetadataTTL, "how long names and attributes are believed without asking the store; own changes are seen at once")
+	fs.Var(&c.UID, "uid", "owner of files that have none stored (default: the mounting user)")
+	fs.Var(&c.GID, "gid", "group of files that have none stored (default: the mounting user's)")
+	fs.Var(&c.Umask, "umask", "permission bits taken away from files and directories that have no mode stored")
+	fs.BoolVar(&c.AllowOther, "allow-other", c.AllowOther, "let other users in (needs user_allow_other in /etc/fuse.conf unless root)")
+	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")
+}
+
+func bindResources(fs *pflag.FlagSet, c *Config) {
+	fs.Var(&c.Memory, "memory", "budget of the cache, read-ahead and parts in flight (auto: a quarter of the memory or of the cgroup's limit, at most 1GiB)")
+	fs.StringVar(&c.ScratchDir, "scratch-dir", c.ScratchDir, "`directory` for encrypted temporary files (default: the first of $PBS_LOCALDIR, $SLURM_TMPDIR, $TMPDIR, /tmp that exists)")
+}
+
+func bindLogging(fs *pflag.FlagSet, c *Config) {
+	fs.StringVar(&c.LogFile, "log-file", c.LogFile, "append the log to this `file` (default: stderr in the foreground, a small file beside the control socket otherwise)")
+	fs.Var(&c.LogFormat, "log-format", "form of log lines")
+	fs.Var(&c.LogLevel, "log-level", "least level that is logged")
+	// The value is read from the flag set by resolveConfig: which file is
+	// read cannot be a setting in that file.
+	fs.String("config", "", "config `file` (default: ~/.config/coffer/config.yaml, else /etc/coffer/config.yaml)")
+}
+
+// settingArgs returns the settings that were given as flags, as arguments.
+func settingArgs(fs *pflag.FlagSet) []string {
+	var args []string
+	fs.Visit(func(f *pflag.Flag) {
+		if len(f.Annotations[groupAnnotation]) > 0 {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return args
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+const umountLong = `Ask the daemon of a mount to write everything to the store and to unmount, and
+wait until it has ended. When the command returns 0, all data is in the store.
+
+Files whose data could not be written are listed, one a line, and the mount
+stays so that they can be saved elsewhere; --discard unmounts all the same.
+While programs have files open in the mount, or work inside it, the command
+fails; --lazy takes the mount out of the file tree at once, and the daemon
+ends when the last file is closed.
+
+Without a daemon (it was killed) the dead mount is taken away. root can
+unmount for every user.`
+
+// newUmount builds "coffer umount".
+func newUmount(a *app) *cobra.Command {
+	var lazy, discard bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:     "umount [flags] MOUNTPOINT",
+		Aliases: []string{"unmount"},
+		Short:   "Flush and unmount, and wait for it",
+		Long:    umountLong + "\n\n" + exitCodeHelp,
+		Example: "  coffer umount ~/s3\n  coffer umount --lazy ~/s3",
+		Args:    argCount(1, 1, "MOUNTPOINT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := canonicalMountPoint(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+			defer cancel()
+			ctx, cancelTimeout := context.WithTimeout(ctx, timeout)
+			defer cancelTimeout()
+			return a.umount(ctx, dir, lazy, discard)
+		},
+	}
+	cmd.Flags().BoolVar(&lazy, "lazy", false, "detach now, even if in use; do not wait for the end")
+	cmd.Flags().BoolVar(&discard, "discard", false, "unmount even if data could not be written to the store: it is LOST")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Hour, "give up waiting after this time; the daemon goes on")
+	return cmd
+}
+
+// umount ends the mount at dir through its daemon, or without one.
+func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) error {
+	uid := os.Getuid()
+	entry, mounted, err := mountAt(dir)
+	if err != nil {
+		return err
+	}
+	if mounted && entry.UID >= 0 && uid == 0 {
+		uid = entry.UID
+	}
+	client, err := dialControl(dir, a.env, uid)
+	if errors.Is(err, errNoDaemon) && uid != os.Getuid() {
+		client, err = dialControl(dir, a.env, os.Getuid())
+	}
+	if errors.Is(err, errNoDaemon) {
+		return umountAlone(dir, entry, mounted, lazy)
+	}
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	reply, err := client.call(ctx, controlRequest{Op: "unmount", Lazy: lazy, Discard: discard})
+	if err != nil {
+		return fmt.Errorf("umount %s: %w", dir, err)
+	}
+	for _, text := range reply.Unflushed {
+		fmt.Fprintf(a.stderr, "coffer: not in the store: %s\n", text)
+	}
+	switch {
+	case reply.Busy:
+		return fmt.Errorf("umount %s: in use: a program has files open or its working directory there (fuser -vm %s lists them; --lazy detaches)", dir, dir)
+	case !reply.Done && len(reply.Unflushed) > 0:
+		return fmt.Errorf("umount %s: the data of %d files is not in the store; it stays mounted (--discard unmounts and loses them)", dir, len(reply.Unflushed))
+	case !reply.Done:
+		return fmt.Errorf("umount %s: %s", dir, reply.Error)
+	}
+	if !lazy {
+		if err := client.waitGone(ctx); err != nil {
+			return fmt.Errorf("umount %s: unmounted, but the daemon (pid %d) has not ended: %w", dir, reply.PID, err)
+		}
+	}
+	if len(reply.Unflushed) > 0 {
+		return &exitError{code: exitFailure}
+	}
+	return nil
+}
+
+// umountAlone unmounts where no daemon answers: a dead mount, or one whose
+// socket is gone. All data of closed files is in the store then, and the
+// kernel refuses while files are open.
+func umountAlone(dir string, entry mountEntry, mounted, lazy bool) error {
+	switch {
+	case !mounted:
+		return fmt.Errorf("umount %s: nothing is mounted there", dir)
+	case entry.Type != fsType:
+		return fmt.Errorf("umount %s: that is a mount of type %s, not one of Coffer", dir, entry.Type)
+	}
+	// A dead mount keeps no data, and programs that still use it get errors
+	// either way.
+	_, err := statTimeout(dir, 10*time.Second)
+	if lazy || errors.Is(err, unix.ENOTCONN) {
+		err = detachMount(dir)
+	} else {
+		err = plainUnmount(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("umount %s: %w", dir, err)
+	}
+	return nil
+}
+
+const statusLong = `Print what a mount is doing, as JSON: open files, files whose data is not yet
+in the store, what the cache holds, the daemon's process id and log file.
+With --flush, everything is written to the store first.`
+
+// newStatus builds "coffer status".
+func newStatus(a *app) *cobra.Command {
+	var flush bool
+	cmd := &cobra.Command{
+		Use:     "status [--flush] MOUNTPOINT",
+		Short:   "Show what a mount is doing, or flush it",
+		Long:    statusLong + "\n\n" + exitCodeHelp,
+		Example: "  coffer status ~/s3\n  coffer status --flush ~/s3",
+		Args:    argCount(1, 1, "MOUNTPOINT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := canonicalMountPoint(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+			defer cancel()
+			client, err := dialControl(dir, a.env, os.Getuid())
+			if err != nil {
+				return fmt.Errorf("%s: %w", dir, err)
+			}
+			defer client.Close()
+			var flushed controlReply
+			if flush {
+				if flushed, err = client.call(ctx, controlRequest{Op: "flush"}); err != nil {
+					return err
+				}
+			}
+			reply, err := client.call(ctx, controlRequest{Op: "status"})
+			if err != nil {
+				return err
+			}
+			reply.Unflushed = flushed.Unflushed
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			if err := enc.Encode(reply); err != nil {
+				return err
+			}
+			if flush && !flushed.Done {
+				return fmt.Errorf("%d files are not in the store", len(flushed.Unflushed))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&flush, "flush", false, "write everything to the store first; fails when something cannot be")
+	return cmd
+}

@@ -1,0 +1,115 @@
+package s3store
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"coffer/objstore"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+const (
+	// deleteBatch is the most keys that DeleteObjects takes.
+	deleteBatch = 1000
+	// deletesInFlight bounds the requests of one Delete.
+	deletesInFlight = 4
+)
+
+// Delete removes objects, in batches, and returns one error (or nil) for each
+// ref. Removing what is absent succeeds.
+func (b *bucket) Delete(ctx context.Context, refs ...objstore.Ref) []error {
+	errs := make([]error, len(refs))
+	var single, many []int
+	for i, r := range refs {
+		if len(refs) == 1 || !xmlSafe(r.Key) {
+			single = append(single, i)
+		} else {
+			many = append(many, i)
+		}
+	}
+	var wg sync.WaitGroup
+	sem := make(chan struct{}, deletesInFlight)
+	run := func(f func()) {
+		sem <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-sem }()
+			f()
+		})
+	}
+	for _, i := range single {
+		run(func() { errs[i] = b.deleteOne(ctx, refs[i]) })
+	}
+	for len(many) > 0 {
+		batch := many[:min(len(many), deleteBatch)]
+		many = many[len(batch):]
+		run(func() { b.deleteMany(ctx, refs, batch, errs) })
+	}
+	wg.Wait()
+	return errs
+}
+
+// xmlSafe reports whether key can stand in an XML document. The encoder would
+// replace other characters, and the server would remove another object.
+func xmlSafe(key string) bool {
+	return utf8.ValidString(key) && !strings.ContainsFunc(key, func(r rune) bool {
+		return r < 0x20 || r == 0x7f || r == 0xfffe || r == 0xffff || r == utf8.RuneError
+	})
+}
+
+func (b *bucket) deleteOne(ctx context.Context, ref objstore.Ref) error {
+	_, err := do(ctx, b.s.op("delete", b.name, ref.Key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
+		return b.client.DeleteObject(ctx, &s3.DeleteObjectInput{
+			Bucket: aws.String(b.name), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
+		})
+	})
+	if code := codeOf(err); code == "NoSuchKey" || code == "NoSuchVersion" {
+		return nil
+	}
+	return err
+}
+
+// deleteMany removes the refs whose indices are in batch and sets their errs.
+func (b *bucket) deleteMany(ctx context.Context, refs []objstore.Ref, batch []int, errs []error) {
+	del := &types.Delete{Quiet: aws.Bool(true), Objects: make([]types.ObjectIdentifier, len(batch))}
+	for j, i := range batch {
+		del.Objects[j] = types.ObjectIdentifier{Key: aws.String(refs[i].Key), VersionId: optional(refs[i].VersionID)}
+	}
+	out, err := do(ctx, b.s.op("delete", b.name, ""), func(ctx context.Context) (*s3.DeleteObjectsOutput, error) {
+		// Some servers insist on Content-MD5, which the SDK stopped sending.
+		return b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: aws.String(b.name), Delete: del}, func(o *s3.Options) {
+			o.APIOptions = append(o.APIOptions, smithyhttp.AddContentChecksumMiddleware)
+		})
+	})
+	switch {
+	case objstore.KindOf(err) == objstore.Unsupported:
+		for _, i := range batch {
+			errs[i] = b.deleteOne(ctx, refs[i])
+		}
+		return
+	case err != nil:
+		for _, i := range batch {
+			errs[i] = err
+		}
+		return
+	}
+	type id struct{ key, version string }
+	failed := map[id]types.Error{}
+	for _, e := range out.Errors {
+		failed[id{aws.ToString(e.Key), aws.ToString(e.VersionId)}] = e
+	}
+	if len(failed) == 0 {
+		return
+	}
+	for _, i := range batch {
+		e, ok := failed[id{refs[i].Key, refs[i].VersionID}]
+		if code := aws.ToString(e.Code); ok && code != "NoSuchKey" && code != "NoSuchVersion" {
+			errs[i] = newError("delete", b.name+"/"+refs[i].Key, kindOf(code, 0), "%s: %s", code, aws.ToString(e.Message))
+		}
+	}
+}

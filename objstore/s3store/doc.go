@@ -1,0 +1,46 @@
+// Package s3store is an [objstore.Store] over the S3 protocol through
+// aws-sdk-go-v2, the only package that imports the SDK's s3 client.
+//
+// It trusts no server more than it must. Servers exist that answer 200 to an
+// encryption header and store plaintext, that ignore conditional headers, that
+// lose keys beyond the first thousand of a listing, and whose replies are cut.
+// So encryption is proved on a scratch object before the first user byte goes
+// to a bucket and verified after every upload; what an endpoint honours is
+// found with scratch objects, never on a user's key; and every range, length,
+// ETag and checksum of a reply is compared with what was asked for.
+//
+// The files by subject:
+//
+//	config.go       what can be chosen, and how choices are rejected
+//	store.go        the account: clients by region, buckets
+//	createbucket.go creation with encryption turned on and proved
+//	bucket.go       one bucket: HEAD and what replies say
+//	get.go, body.go reads that resume and check themselves
+//	list.go         listings V2 and V1
+//	writer.go       uploads: one PUT or many parts; multipart.go the requests
+//	parts.go        the part plan; chunks.go the buffers
+//	rangecopy.go    appending ranges of existing objects
+//	copy.go         copies of any size
+//	delete.go       single and batched removal
+//	sse.go          the one place that sets encryption headers
+//	protect.go      the proof that a bucket encrypts; verify.go the check after
+//	capability.go   what the endpoint honours
+//	uploads.go      abandoned multipart uploads
+//	inspect.go      the report for "coffer check"
+//	errors.go       error codes to kinds
+//	operation.go    deadlines around requests; retry.go when to repeat them
+//	credentials.go  credentials that are read again when they expire
+//	transport.go    connections and their time limits
+//	meta.go         user metadata on the wire
+//
+// # Known limits
+//
+// CopyObject has no condition on the destination that servers honour (of five
+// that were observed none did), so the conditions of a Copy are looked at by
+// HEAD before and leave a window. The same holds for every write on an
+// endpoint that does not honour If-None-Match or If-Match.
+//
+// In us-east-1 a CreateBucket of a bucket that one already owns succeeds; a
+// bucket that the same account creates between our HEAD and our CreateBucket
+// cannot be told from ours.
+package s3store

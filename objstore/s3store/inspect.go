@@ -1,0 +1,98 @@
+package s3store
+
+import (
+	"context"
+
+	"coffer/objstore"
+)
+
+// Result is yes, no or unknown.
+type Result string
+
+// The results of a [Check].
+const (
+	ResultYes     Result = "yes"
+	ResultNo      Result = "no"
+	ResultUnknown Result = "unknown"
+)
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name   string `json:"name"`
+	Result Result `json:"result"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Report is what Inspect found.
+type Report struct {
+	Endpoint   string              `json:"endpoint"`
+	Region     string              `json:"region"`
+	Bucket     string              `json:"bucket,omitempty"`
+	Encryption objstore.Encryption `json:"encryption"` // of a new object, proved
+	Checks     []Check             `json:"checks"`
+}
+
+// Inspect tells what the store honours and whether bucket encrypts, for
+// "coffer check". It writes and removes scratch objects unless the store was
+// opened for reading only. Without a bucket it only tries the credentials.
+// The error is that of an invalid bucket name; everything else is a result.
+func (s *Store) Inspect(ctx context.Context, bucket string) (Report, error) {
+	r := Report{Endpoint: s.endpoint, Region: s.region, Bucket: bucket}
+	if r.Endpoint == "" {
+		r.Endpoint = "AWS"
+	}
+	add := func(name string, res Result, detail string) { r.Checks = append(r.Checks, Check{name, res, detail}) }
+	outcome := func(name string, err error) {
+		if err != nil {
+			add(name, ResultNo, err.Error())
+		} else {
+			add(name, ResultYes, "")
+		}
+	}
+	if s.creds != nil {
+		v, err := s.creds.Retrieve(ctx)
+		if err != nil {
+			add("credentials found", ResultNo, err.Error())
+		} else {
+			add("credentials found", ResultYes, "access key "+v.AccessKeyID+" from "+v.Source)
+		}
+	}
+	_, err := s.Buckets(ctx)
+	outcome("list buckets", err)
+	if bucket == "" {
+		return r, nil
+	}
+	if err := checkBucketName(bucket); err != nil {
+		return r, newError("inspect", bucket, objstore.InvalidName, "%w", err)
+	}
+	b, err := s.open(ctx, bucket)
+	outcome("bucket reachable", err)
+	if err != nil {
+		return r, nil
+	}
+	r.Region = b.region
+	if enc, err := b.configured(ctx); err != nil {
+		add("bucket tells its default encryption", ResultUnknown, err.Error())
+	} else {
+		add("bucket tells its default encryption", ResultYes, string(enc.Mode))
+	}
+	enc, err := b.Protection(ctx, s.cfg.ProbePrefix)
+	r.Encryption = enc
+	switch {
+	case err == nil && s.cfg.ReadOnly:
+		add("new objects are encrypted", asResult(known(enc.Encrypted())), string(enc.Mode)+", as the bucket says; nothing was written to prove it")
+	case err == nil:
+		add("new objects are encrypted", asResult(known(enc.Encrypted())), string(enc.Mode)+", proved by a scratch object")
+	case objstore.KindOf(err) == objstore.Unencrypted:
+		add("new objects are encrypted", ResultNo, err.Error())
+	default:
+		add("new objects are encrypted", ResultUnknown, err.Error())
+	}
+	f := s.caps.get()
+	add("wrong CRC32 is refused", asResult(f.crc32), "")
+	add("If-None-Match keeps objects from being replaced", asResult(f.ifAbsent), "")
+	add("If-Match keeps other versions from being replaced", asResult(f.ifMatch), "")
+	return r, nil
+}
+
+func asResult(s support) Result { return Result(s.String()) }

@@ -1,0 +1,266 @@
+package s3store
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"coffer/objstore"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// listPage is how many keys and prefixes one request asks for: all that S3
+// gives at once.
+const listPage = 1000
+
+// page is one reply to a listing, decoded, sorted and without scratch objects.
+type page struct {
+	entries []objstore.Entry
+	next    cursor
+	last    bool // nothing follows, says the server
+	full    bool // it held as many entries as were asked for
+	v2      bool
+}
+
+// cursor is where a listing goes on: behind a key, and on V2 pages that are
+// not the first by a token.
+type cursor struct {
+	token string
+	after string
+}
+
+// List yields the keys that q selects, asking for the next page while the
+// present one is consumed.
+func (b *bucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
+	return func(yield func(objstore.Entry, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		type result struct {
+			p   *page
+			err error
+		}
+		// ahead holds the one page that is on its way; the channel has room
+		// for it, so the goroutine ends whether or not it is consumed.
+		var ahead chan result
+		defer func() {
+			cancel()
+			if ahead != nil {
+				<-ahead
+			}
+		}()
+		ask := func(c cursor) {
+			ch := make(chan result, 1)
+			ahead = ch
+			go func() {
+				p, err := b.listPage(ctx, q, c)
+				ch <- result{p, err}
+			}()
+		}
+
+		last, left := q.StartAfter, q.Limit
+		doubted := false // the page to come was asked for in doubt
+		ask(cursor{after: q.StartAfter})
+		for {
+			r := <-ahead
+			ahead = nil
+			if r.err == nil {
+				r.p.entries, r.err = b.fresh(q, r.p.entries, last)
+			}
+			if r.err != nil {
+				yield(objstore.Entry{}, r.err)
+				return
+			}
+			p := r.p
+			lost := doubted && len(p.entries) > 0
+			if lost {
+				b.listWithV1(q.Prefix)
+			}
+			enough := q.Limit > 0 && len(p.entries) >= left
+			switch {
+			case enough:
+			case !p.last && !lost:
+				ask(p.next)
+				doubted = false
+			case lost, p.v2 && p.full && b.autoVersion():
+				// A store is known whose V2 calls the first thousand all.
+				ask(cursor{after: max(p.next.after, last)})
+				doubted = !lost
+			}
+			for _, e := range p.entries {
+				last = e.Key
+				if !yield(e, nil) {
+					return
+				}
+				if left--; left == 0 {
+					return
+				}
+			}
+			if ahead == nil {
+				return
+			}
+		}
+	}
+}
+
+// fresh returns the entries of a page, which are sorted, that follow last. An
+// equal one is the group that two pages share; one before it tells that the
+// server's order is not ours, and that keys may have been passed over.
+func (b *bucket) fresh(q objstore.Query, entries []objstore.Entry, last string) ([]objstore.Entry, error) {
+	out := entries[:0]
+	for _, e := range entries {
+		switch {
+		case last != "" && e.Key == last, q.StartAfter != "" && e.Key <= q.StartAfter:
+			continue
+		case e.Key < last:
+			return nil, newError("list", b.name+"/"+q.Prefix, objstore.Integrity, "key %q came after %q", e.Key, last)
+		}
+		last = e.Key
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// autoVersion reports whether V2 pages are doubted.
+func (b *bucket) autoVersion() bool {
+	return b.s.cfg.ListVersion == "" || b.s.cfg.ListVersion == "auto"
+}
+
+// listWithV1 has the bucket listed with V1 from now on.
+func (b *bucket) listWithV1(prefix string) {
+	if !b.losesKeys.Swap(true) {
+		b.s.log.Warn("ListObjectsV2 of this store loses keys; listing with V1 from now on", "bucket", b.name, "prefix", prefix)
+	}
+}
+
+// listPage asks for one page.
+func (b *bucket) listPage(ctx context.Context, q objstore.Query, c cursor) (*page, error) {
+	size := int32(listPage)
+	if q.Limit > 0 && q.Limit < listPage {
+		// One more, as the group of StartAfter may come again.
+		size = int32(q.Limit) + 1
+	}
+	var p *page
+	var err error
+	if v := b.s.cfg.ListVersion; v == "1" || v != "2" && b.losesKeys.Load() {
+		p, err = b.listV1(ctx, q, c, size)
+	} else {
+		p, err = b.listV2(ctx, q, c, size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(p.entries, func(a, b objstore.Entry) int { return cmp.Compare(a.Key, b.Key) })
+	p.entries = slices.DeleteFunc(p.entries, func(e objstore.Entry) bool { return isProbe(e.Key) })
+	return p, nil
+}
+
+func (b *bucket) listV2(ctx context.Context, q objstore.Query, c cursor, size int32) (*page, error) {
+	in := &s3.ListObjectsV2Input{
+		Bucket: aws.String(b.name), Prefix: optional(q.Prefix), Delimiter: optional(q.Delimiter),
+		MaxKeys: aws.Int32(size), EncodingType: types.EncodingTypeUrl,
+	}
+	if c.token != "" {
+		in.ContinuationToken = aws.String(c.token)
+	} else {
+		in.StartAfter = optional(c.after)
+	}
+	out, err := do(ctx, b.s.op("list", b.name, q.Prefix), func(ctx context.Context) (*s3.ListObjectsV2Output, error) {
+		return b.client.ListObjectsV2(ctx, in)
+	})
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.newPage(q, out.Contents, out.CommonPrefixes, out.EncodingType, size)
+	if err != nil {
+		return nil, err
+	}
+	p.v2 = true
+	p.last = !aws.ToBool(out.IsTruncated)
+	p.next.token = aws.ToString(out.NextContinuationToken)
+	return p, b.checkProgress(q, p)
+}
+
+func (b *bucket) listV1(ctx context.Context, q objstore.Query, c cursor, size int32) (*page, error) {
+	in := &s3.ListObjectsInput{
+		Bucket: aws.String(b.name), Prefix: optional(q.Prefix), Delimiter: optional(q.Delimiter),
+		MaxKeys: aws.Int32(size), EncodingType: types.EncodingTypeUrl, Marker: optional(c.after),
+	}
+	out, err := do(ctx, b.s.op("list", b.name, q.Prefix), func(ctx context.Context) (*s3.ListObjectsOutput, error) {
+		return b.client.ListObjects(ctx, in)
+	})
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.newPage(q, out.Contents, out.CommonPrefixes, out.EncodingType, size)
+	if err != nil {
+		return nil, err
+	}
+	p.last = !aws.ToBool(out.IsTruncated)
+	if m := aws.ToString(out.NextMarker); m != "" {
+		if m, err = decodeKey(m, out.EncodingType); err != nil {
+			return nil, b.badKey(q, err)
+		}
+		p.next.after = m
+	}
+	return p, b.checkProgress(q, p)
+}
+
+// checkProgress refuses a page that promises more and tells of nothing to go
+// on from: asking again would never end.
+func (b *bucket) checkProgress(q objstore.Query, p *page) error {
+	if !p.last && p.next == (cursor{}) {
+		return newError("list", b.name+"/"+q.Prefix, objstore.Integrity, "an empty page without a marker says that more follows")
+	}
+	return nil
+}
+
+// newPage decodes keys and prefixes. KeyCount is not looked at: some servers
+// leave prefixes out of it.
+func (b *bucket) newPage(q objstore.Query, contents []types.Object, prefixes []types.CommonPrefix, enc types.EncodingType, size int32) (*page, error) {
+	p := &page{entries: make([]objstore.Entry, 0, len(contents)+len(prefixes)), full: len(contents)+len(prefixes) >= int(size)}
+	for _, c := range contents {
+		key, err := decodeKey(aws.ToString(c.Key), enc)
+		if err != nil {
+			return nil, b.badKey(q, err)
+		}
+		size := aws.ToInt64(c.Size)
+		p.entries = append(p.entries, objstore.Entry{
+			Key: key, Size: size, StoredSize: size, SizeKnown: c.Size != nil, ETag: etagOf(c.ETag),
+			LastModified: aws.ToTime(c.LastModified), StorageClass: storageClass(string(c.StorageClass)),
+		})
+		p.next.after = max(p.next.after, key)
+	}
+	for _, c := range prefixes {
+		key, err := decodeKey(aws.ToString(c.Prefix), enc)
+		if err != nil {
+			return nil, b.badKey(q, err)
+		}
+		p.entries = append(p.entries, objstore.Entry{Key: key, IsPrefix: true})
+		p.next.after = max(p.next.after, key)
+	}
+	return p, nil
+}
+
+func (b *bucket) badKey(q objstore.Query, err error) error {
+	return newError("list", b.name+"/"+q.Prefix, objstore.Integrity, "key in the listing: %w", err)
+}
+
+// decodeKey undoes encoding-type=url where the reply says that it was applied;
+// some servers ignore the wish.
+func decodeKey(key string, enc types.EncodingType) (string, error) {
+	if !strings.EqualFold(string(enc), string(types.EncodingTypeUrl)) {
+		return key, nil
+	}
+	return url.QueryUnescape(key)
+}
+
+// isProbe reports whether key is one of our scratch objects.
+func isProbe(key string) bool {
+	return strings.HasPrefix(path.Base(key), probeName) && !strings.HasSuffix(key, "/")
+}

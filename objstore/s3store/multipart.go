@@ -1,0 +1,225 @@
+package s3store
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"coffer/objstore"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// upload is one multipart upload. Two recipes exist, and only these two work
+// everywhere: uploads of our own bytes name CRC32 when they are begun, send it
+// with each part and list it at the end; uploads that copy ranges of existing
+// objects name nothing, send MD5s, and list ETags alone.
+type upload struct {
+	b         *bucket
+	key, id   string
+	checksums bool
+	next      int // number of the next part, from 1
+	parts     []uploadedPart
+}
+
+// uploadedPart is what Complete must tell of a part.
+type uploadedPart struct {
+	etag objstore.ETag
+	crc  string // base64, "" without
+	size int64
+}
+
+// partResult is how the sending of one part ended.
+type partResult struct {
+	number int
+	part   uploadedPart
+	err    error
+}
+
+// uploadOptions are fixed when an upload is begun.
+type uploadOptions struct {
+	meta      map[string]string
+	headers   objstore.Headers
+	class     string
+	tagging   string // as in a query string
+	send      objstore.Encryption
+	checksums bool
+}
+
+// beginUpload starts a multipart upload of key.
+func (b *bucket) beginUpload(ctx context.Context, key string, opts uploadOptions) (*upload, error) {
+	h := opts.headers
+	in := &s3.CreateMultipartUploadInput{
+		Bucket: aws.String(b.name), Key: aws.String(key), Metadata: encodeMeta(opts.meta), StorageClass: types.StorageClass(opts.class),
+		Tagging: optional(opts.tagging), ContentType: optional(h.ContentType), ContentEncoding: optional(h.ContentEncoding),
+		ContentLanguage: optional(h.ContentLanguage), ContentDisposition: optional(h.ContentDisposition), CacheControl: optional(h.CacheControl),
+	}
+	checksums := opts.checksums && b.s.caps.get().crc32 != no
+	if checksums {
+		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
+	}
+	ctx = withSSE(ctx, opts.send)
+	if h.Expires != "" {
+		ctx = withHeader(ctx, "Expires", h.Expires)
+	}
+	out, err := do(ctx, b.s.op("put", b.name, key), func(ctx context.Context) (*s3.CreateMultipartUploadOutput, error) {
+		return b.client.CreateMultipartUpload(ctx, in)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if aws.ToString(out.UploadId) == "" {
+		return nil, newError("put", b.name+"/"+key, objstore.Integrity, "the reply to CreateMultipartUpload names no upload")
+	}
+	return &upload{b: b, key: key, id: *out.UploadId, checksums: checksums, next: 1}, nil
+}
+
+// reserve takes the next part number.
+func (u *upload) reserve() (int, error) {
+	if u.next > maxParts {
+		return 0, newError("put", u.b.name+"/"+u.key, objstore.TooLarge, "more than %d parts", maxParts)
+	}
+	n := u.next
+	u.next++
+	u.parts = append(u.parts, uploadedPart{})
+	return n, nil
+}
+
+// put sends part n.
+func (u *upload) put(ctx context.Context, n int, buf *partBuffer) (uploadedPart, error) {
+	in := &s3.UploadPartInput{
+		Bucket: aws.String(u.b.name), Key: aws.String(u.key), UploadId: aws.String(u.id), PartNumber: aws.Int32(int32(n)),
+		ContentLength: aws.Int64(buf.size),
+	}
+	in.ChecksumCRC32, in.ContentMD5 = u.b.digests(buf, !u.checksums)
+	body := buf.reader()
+	out, err := do(ctx, u.b.s.op("put", u.b.name, u.key).sending(buf.size), func(ctx context.Context) (*s3.UploadPartOutput, error) {
+		in.Body = body
+		return u.b.client.UploadPart(ctx, in, unsigned)
+	})
+	if err != nil {
+		return uploadedPart{}, err
+	}
+	if etagOf(out.ETag) == "" {
+		return uploadedPart{}, newError("put", u.b.name+"/"+u.key, objstore.Integrity, "the reply to part %d names no ETag", n)
+	}
+	p := uploadedPart{etag: etagOf(out.ETag), size: buf.size}
+	if u.checksums {
+		p.crc = aws.ToString(in.ChecksumCRC32)
+	}
+	return p, nil
+}
+
+// copyPart makes part n of bytes off to off+size of src.
+func (u *upload) copyPart(ctx context.Context, n int, src objstore.Ref, off, size int64) (uploadedPart, error) {
+	in := &s3.UploadPartCopyInput{
+		Bucket: aws.String(u.b.name), Key: aws.String(u.key), UploadId: aws.String(u.id), PartNumber: aws.Int32(int32(n)),
+		CopySource:        aws.String(copySource(u.b.bucketOf(src), src)),
+		CopySourceIfMatch: quoted(src.ETag),
+		CopySourceRange:   aws.String(fmt.Sprintf("bytes=%d-%d", off, off+size-1)),
+	}
+	out, err := do(ctx, u.b.s.op("copy", u.b.name, u.key).sending(size), func(ctx context.Context) (*s3.UploadPartCopyOutput, error) {
+		return u.b.client.UploadPartCopy(ctx, in)
+	})
+	switch {
+	case isPrecondition(err):
+		return uploadedPart{}, withKind(err, objstore.Stale)
+	case err != nil:
+		return uploadedPart{}, err
+	case out.CopyPartResult == nil || etagOf(out.CopyPartResult.ETag) == "":
+		return uploadedPart{}, newError("copy", u.b.name+"/"+u.key, objstore.Integrity, "the reply to part %d names no ETag", n)
+	}
+	return uploadedPart{etag: etagOf(out.CopyPartResult.ETag), size: size}, nil
+}
+
+// size is the length of the whole object.
+func (u *upload) size() int64 {
+	var n int64
+	for _, p := range u.parts {
+		n += p.size
+	}
+	return n
+}
+
+// complete makes the object of the parts. said tells whether the reply told
+// the object's encryption.
+func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj objstore.Object, said bool, err error) {
+	list := make([]types.CompletedPart, len(u.parts))
+	for i, p := range u.parts {
+		list[i] = types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: quoted(p.etag), ChecksumCRC32: optional(p.crc)}
+	}
+	in := &s3.CompleteMultipartUploadInput{
+		Bucket: aws.String(u.b.name), Key: aws.String(u.key), UploadId: aws.String(u.id),
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: list},
+	}
+	in.IfMatch, in.IfNoneMatch = u.b.conditions(cond)
+	o := u.b.s.op("put", u.b.name, u.key)
+	out, st, err := doState(ctx, o, func(ctx context.Context) (*s3.CompleteMultipartUploadOutput, error) {
+		return u.b.client.CompleteMultipartUpload(ctx, in)
+	})
+	if err == nil {
+		obj = objstore.Object{Entry: objstore.Entry{
+			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(out.ETag), LastModified: replyDate(out.ResultMetadata),
+		}, VersionID: versionOf(out.VersionId)}
+		obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, nil, out.BucketKeyEnabled)
+		obj.Checksum = checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1)
+		return obj, obj.Encryption.Encrypted(), nil
+	}
+	gone := codeOf(err) == "NoSuchUpload"
+	if st.retries > 0 && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
+		// An earlier attempt may have succeeded and its reply got lost.
+		if found, ok := u.b.ours(ctx, o, u.size(), u.etag); ok {
+			return found, true, nil
+		}
+	}
+	switch {
+	case isPrecondition(err):
+		err = withKind(err, preconditionKind(cond))
+	case gone && st.retries > 0:
+		err = newError("put", o.name(), objstore.Unavailable, "the upload has ended, and whether it made the object cannot be told: %w", err)
+	case cond.IfMatch != "" && codeOf(err) == "NoSuchKey":
+		err = withKind(err, objstore.Stale)
+	}
+	return obj, false, err
+}
+
+// etag is the ETag of the whole where ETags are MD5s: the MD5 of the parts'
+// MD5s and their number. It is "" where the parts' ETags are none.
+func (u *upload) etag() string {
+	h := md5.New()
+	for _, p := range u.parts {
+		sum, err := hex.DecodeString(string(p.etag))
+		if err != nil || len(sum) != md5.Size {
+			return ""
+		}
+		_, _ = h.Write(sum) // never fails
+	}
+	return hex.EncodeToString(h.Sum(nil)) + "-" + strconv.Itoa(len(u.parts))
+}
+
+// abort removes the upload and its parts. It works after ctx has ended too.
+func (u *upload) abort(ctx context.Context) error {
+	err := u.b.abortUpload(context.WithoutCancel(ctx), u.key, u.id)
+	if err != nil {
+		u.b.s.log.Warn("an upload could not be aborted; its parts stay and are billed until it is", "bucket", u.b.name, "key", u.key, "upload", u.id, "error", err)
+	}
+	return err
+}
+
+// abortUpload ends an upload; one that is gone is no error.
+func (b *bucket) abortUpload(ctx context.Context, key, id string) error {
+	_, err := do(ctx, b.s.probe("abort upload", b.name, key), func(ctx context.Context) (*s3.AbortMultipartUploadOutput, error) {
+		return b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
+			Bucket: aws.String(b.name), Key: aws.String(key), UploadId: aws.String(id),
+		})
+	})
+	if errors.Is(err, objstore.NotExist) {
+		return nil
+	}
+	return err
+}

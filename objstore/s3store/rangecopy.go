@@ -1,0 +1,133 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"coffer/objstore"
+)
+
+// CopyRange appends n bytes from off of src without moving them through this
+// machine, except where parts would be too short: then the missing bytes are
+// read. src.ETag must be set.
+func (w *writer) CopyRange(ctx context.Context, src objstore.Ref, off, n int64) error {
+	if err := w.usable(); err != nil {
+		return err
+	}
+	name := w.b.bucketOf(src) + "/" + src.Key
+	if src.ETag == "" || off < 0 || n < 0 {
+		return newError("copy", name, objstore.Unknown, "a range copy needs the source's ETag and a range")
+	}
+	if n == 0 {
+		return nil
+	}
+	if err := w.copyRange(ctx, src, off, n); err != nil {
+		return w.stop(err)
+	}
+	return nil
+}
+
+func (w *writer) copyRange(ctx context.Context, src objstore.Ref, off, n int64) error {
+	// What is buffered must become a part of its own first, so it is filled
+	// up to the least length of one; and what follows must be one as well.
+	head := int64(0)
+	if w.cur.size > 0 {
+		head = max(0, minPartSize-w.cur.size)
+	}
+	if n-head < minPartSize || w.upload != nil && w.upload.checksums {
+		return w.readRange(ctx, src, off, n)
+	}
+	if head > 0 {
+		if err := w.readRange(ctx, src, off, head); err != nil {
+			return err
+		}
+		off, n = off+head, n-head
+	}
+	if w.upload == nil {
+		if err := w.begin(false); err != nil {
+			return err
+		}
+	}
+	if w.cur.size > 0 {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	for i, size := range pieces(n) {
+		if i == 0 {
+			// The first one is waited for: it tells whether the store copies.
+			err := w.copyFirst(ctx, src, off, size)
+			if objstore.KindOf(err) == objstore.Unsupported {
+				return w.readRange(ctx, src, off, n)
+			}
+			if err != nil {
+				return err
+			}
+		} else if err := w.copyPiece(src, off, size); err != nil {
+			return err
+		}
+		off += size
+	}
+	w.drain()
+	if w.err != nil {
+		return w.err
+	}
+	// Servers exist that ignore the condition on the source: if it is still
+	// this version now, it was all the time.
+	_, err := w.b.Head(ctx, src)
+	if errors.Is(err, objstore.NotExist) {
+		return withKind(err, objstore.Stale)
+	}
+	return err
+}
+
+// copyFirst copies one piece and waits for it.
+func (w *writer) copyFirst(ctx context.Context, src objstore.Ref, off, size int64) error {
+	n, err := w.upload.reserve()
+	if err != nil {
+		return err
+	}
+	p, err := w.upload.copyPart(ctx, n, src, off, size)
+	if err != nil {
+		w.upload.next--
+		w.upload.parts = w.upload.parts[:n-1]
+		return err
+	}
+	w.upload.parts[n-1] = p
+	return nil
+}
+
+// copyPiece copies one piece in the background.
+func (w *writer) copyPiece(src objstore.Ref, off, size int64) error {
+	n, err := w.upload.reserve()
+	if err != nil {
+		return err
+	}
+	for w.inFlight >= w.b.s.cfg.Concurrency && w.err == nil {
+		w.take(<-w.results)
+	}
+	if w.err != nil {
+		return w.err
+	}
+	w.inFlight++
+	go func() {
+		p, err := w.upload.copyPart(w.ctx, n, src, off, size)
+		w.results <- partResult{number: n, part: p, err: err}
+	}()
+	return nil
+}
+
+// readRange appends a range by reading it.
+func (w *writer) readRange(ctx context.Context, src objstore.Ref, off, n int64) error {
+	r, _, err := w.b.Get(ctx, src, objstore.GetOptions{Range: objstore.Range{Offset: off, Length: n}})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	got, err := io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 256<<10))
+	if err == nil && got != n {
+		err = newError("copy", w.b.bucketOf(src)+"/"+src.Key, objstore.InvalidRange, "the source ends %d bytes early", n-got)
+	}
+	return err
+}

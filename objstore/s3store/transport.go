@@ -1,0 +1,148 @@
+package s3store
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+const (
+	// idleConnTimeout closes unused connections before the server does: some
+	// close after five seconds, and a request that meets the close is lost.
+	idleConnTimeout = 4 * time.Second
+	dialTimeout     = 10 * time.Second
+	// maxIdleConns keeps the connections of a burst for the next one.
+	maxIdleConns = 256
+	// writeStall is how long a server may take no byte of a request body.
+	writeStall = 60 * time.Second
+	// readReplyWait and writeReplyWait bound the wait for the first byte of
+	// a reply, after the request was sent. Servers answer a GET at once, but
+	// a part copy of gigabytes only when it is done.
+	readReplyWait  = 60 * time.Second
+	writeReplyWait = 4 * time.Minute
+)
+
+// errNoReply tells that the server was silent for too long.
+var errNoReply = errors.New("no reply from the server in time")
+
+// newTransport returns connections that fail rather than hang.
+func newTransport(caFile string) (*http.Transport, error) {
+	roots, err := loadRoots(caFile)
+	if err != nil {
+		return nil, err
+	}
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return &conn{c}, nil
+		},
+		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout:   dialTimeout,
+		MaxIdleConns:          maxIdleConns,
+		MaxIdleConnsPerHost:   maxIdleConns,
+		IdleConnTimeout:       idleConnTimeout,
+		ExpectContinueTimeout: time.Second,
+		// Bodies with a Content-Encoding are the user's and stay as they are.
+		DisableCompression: true,
+		// One connection for each request: HTTP/2 would share one, and its
+		// flow control would slow parts down that could go side by side.
+		ForceAttemptHTTP2: false,
+		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
+		WriteBufferSize:   64 << 10,
+	}, nil
+}
+
+// loadRoots returns the system's roots with those of caFile; nil for the
+// system's alone.
+func loadRoots(caFile string) (*x509.CertPool, error) {
+	if caFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("CA file: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("CA file %s holds no certificate in PEM form", caFile)
+	}
+	return roots, nil
+}
+
+// conn fails a write on which the server takes nothing for writeStall.
+type conn struct{ net.Conn }
+
+func (c *conn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// SyscallConn lets net/http look at the socket as it does without the wrap.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	sc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return sc.SyscallConn()
+}
+
+// httpClient is what the SDK sends requests through. It never follows a
+// redirect: the signature would not fit the new address.
+type httpClient struct {
+	transport *http.Transport
+}
+
+// Do sends one request and ends it when no reply begins in time.
+func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
+	wait := readReplyWait
+	if req.Method == http.MethodPut || req.Method == http.MethodPost {
+		wait = writeReplyWait + time.Duration(req.ContentLength>>20)*time.Second
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(wait, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
+	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
+	if !timer.Stop() && err == nil {
+		_ = resp.Body.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errNoReply) {
+			err = cause
+		}
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &cancelBody{ReadCloser: resp.Body, cancel: cancel}
+	return resp, nil
+}
+
+// cancelBody frees the request's context when its reply is done with.
+type cancelBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+// Close ends the exchange.
+func (b *cancelBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}

@@ -1,0 +1,67 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+
+	"coffer/objstore"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// confirm completes obj, which was just written, and makes sure that it is
+// protected as p promises. said tells whether obj.Encryption is from the
+// reply; without it the object is asked. One that is not protected is removed
+// and kind [objstore.Unencrypted] returned.
+func (b *bucket) confirm(ctx context.Context, verb string, p protection, obj objstore.Object, said bool) (objstore.Object, error) {
+	name := b.name + "/" + obj.Key
+	if obj.ETag == "" || p.check && !said {
+		seen, err := b.head(ctx, b.s.op(verb, b.name, obj.Key), objstore.Ref{Key: obj.Key, VersionID: obj.VersionID})
+		switch {
+		case err != nil:
+			return obj, newError(verb, name, objstore.KindOf(err), "stored, but its encryption could not be looked at: %w", err)
+		case obj.ETag != "" && seen.ETag != obj.ETag:
+			// Replaced by another writer already. Ours was in place, and its
+			// protection is what a scratch object of this bucket has shown.
+			obj.Encryption = p.now
+			return obj, nil
+		}
+		if seen.VersionID == "" {
+			seen.VersionID = obj.VersionID
+		}
+		obj = seen
+	}
+	if !p.check || satisfies(p.want, obj.Encryption) {
+		return obj, nil
+	}
+	return obj, b.reject(ctx, verb, p, obj)
+}
+
+// reject removes obj because it is not protected.
+func (b *bucket) reject(ctx context.Context, verb string, p protection, obj objstore.Object) error {
+	name := b.name + "/" + obj.Key
+	ctx = context.WithoutCancel(ctx)
+	removed, err := b.removeExactly(ctx, obj)
+	b.s.log.Error("an object was stored without the protection that its bucket had proved; an older object under this key may have been replaced",
+		"object", name, "wanted", wordOf(p.want), "got", wordOf(obj.Encryption.Mode), "removed", removed, "error", err)
+	return newError(verb, name, objstore.Unencrypted, "stored as %q, not as %q (removed: %t)", wordOf(obj.Encryption.Mode), wordOf(p.want), removed)
+}
+
+// removeExactly deletes this version of an object: by its id, else only while
+// HEAD still shows its ETag.
+func (b *bucket) removeExactly(ctx context.Context, obj objstore.Object) (bool, error) {
+	if obj.VersionID == "" {
+		if _, err := b.head(ctx, b.s.probe("remove", b.name, obj.Key), objstore.Ref{Key: obj.Key, ETag: obj.ETag}); err != nil {
+			if errors.Is(err, objstore.NotExist) || errors.Is(err, objstore.Stale) {
+				return false, nil
+			}
+			return false, err
+		}
+	}
+	in := &s3.DeleteObjectInput{Bucket: aws.String(b.name), Key: aws.String(obj.Key), VersionId: optional(obj.VersionID)}
+	_, err := do(ctx, b.s.probe("remove", b.name, obj.Key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
+		return b.client.DeleteObject(ctx, in)
+	})
+	return err == nil, err
+}

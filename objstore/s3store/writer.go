@@ -1,0 +1,398 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"coffer/objstore"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// writerBudget bounds the bytes that one writer buffers, unless two of its
+// parts are more.
+const writerBudget = 64 << 20
+
+// writer streams one object version: a single PUT when everything fits into
+// the first part, a multipart upload otherwise. One goroutine calls it; the
+// goroutines that send parts report through results and own nothing else.
+type writer struct {
+	b      *bucket
+	key    string
+	opts   objstore.CreateOptions
+	prot   protection
+	plan   partPlan
+	ctx    context.Context // of every background transfer
+	cancel context.CancelCauseFunc
+
+	cur      *partBuffer
+	upload   *upload // nil until the first part is full
+	results  chan partResult
+	inFlight int
+	ended    bool
+	err      error // sticky
+}
+
+var (
+	_ objstore.Writer      = (*writer)(nil)
+	_ objstore.RangeCopier = (*writer)(nil)
+)
+
+var errEnded = errors.New("the writer was ended before")
+
+// Create starts a new version of key. Nothing of it leaves before the bucket
+// is proved to protect it.
+func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOptions) (objstore.Writer, error) {
+	if err := b.checkNew(key, opts.Meta); err != nil {
+		return nil, err
+	}
+	prot, err := b.protect(ctx, key, opts.Encryption)
+	if err != nil {
+		if errors.Is(err, objstore.Unencrypted) {
+			b.s.log.Warn("refused to write plaintext", "bucket", b.name, "key", key, "error", err)
+		}
+		return nil, err
+	}
+	w := &writer{
+		b: b, key: key, opts: opts, prot: prot, plan: newPartPlan(b.s.cfg.PartSize, opts.SizeHint),
+		cur: &partBuffer{pool: &b.s.chunks}, results: make(chan partResult, maxConcurrency),
+	}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	return w, nil
+}
+
+// checkNew refuses what no request could carry.
+func (b *bucket) checkNew(key string, meta map[string]string) error {
+	if key == "" {
+		return newError("put", b.name, objstore.InvalidName, "the key is empty")
+	}
+	for name := range meta {
+		if !validMetaName(name) {
+			return newError("put", b.name+"/"+key, objstore.InvalidName, "metadata name %q cannot be part of a header", name)
+		}
+	}
+	return nil
+}
+
+// op names what the writer does, for errors.
+func (w *writer) op() operation { return w.b.s.op("put", w.b.name, w.key) }
+
+// partSize is the length of the part that is being filled.
+func (w *writer) partSize() int64 {
+	if w.upload == nil {
+		return w.plan.size(1)
+	}
+	return w.plan.size(w.upload.next)
+}
+
+// Write appends p. It blocks while the parts in flight take all the memory
+// that a writer may have.
+func (w *writer) Write(p []byte) (int, error) {
+	if err := w.usable(); err != nil {
+		return 0, err
+	}
+	done := 0
+	for done < len(p) {
+		if w.cur.size == w.partSize() {
+			// More is to come, so this part is not the last.
+			if err := w.flush(); err != nil {
+				return done, w.stop(err)
+			}
+		}
+		n := min(w.partSize()-w.cur.size, int64(len(p)-done))
+		_, _ = w.cur.Write(p[done : done+int(n)]) // never fails
+		done += int(n)
+	}
+	return done, nil
+}
+
+// usable returns why nothing can be written any more.
+func (w *writer) usable() error {
+	if w.ended && w.err == nil {
+		return newError("put", w.op().name(), objstore.Unknown, "%w", errEnded)
+	}
+	w.collect()
+	return w.err
+}
+
+// collect takes the results that have come in, without waiting.
+func (w *writer) collect() {
+	for len(w.results) > 0 {
+		w.take(<-w.results)
+	}
+}
+
+// take books one result.
+func (w *writer) take(r partResult) {
+	w.inFlight--
+	if r.err != nil {
+		if w.err == nil {
+			w.err = r.err
+		}
+		return
+	}
+	w.upload.parts[r.number-1] = r.part
+}
+
+// flush sends the current part in the background.
+func (w *writer) flush() error {
+	if w.upload == nil {
+		if err := w.begin(true); err != nil {
+			return err
+		}
+	}
+	n, err := w.upload.reserve()
+	if err != nil {
+		return err
+	}
+	buf := w.cur
+	w.cur = &partBuffer{pool: &w.b.s.chunks}
+	for most := slots(max(buf.size, w.partSize()), writerBudget, w.b.s.cfg.Concurrency); w.inFlight >= most && w.err == nil; {
+		w.take(<-w.results)
+	}
+	if w.err != nil {
+		buf.release()
+		return w.err
+	}
+	w.inFlight++
+	go func() {
+		p, err := w.upload.put(w.ctx, n, buf)
+		buf.release()
+		w.results <- partResult{number: n, part: p, err: err}
+	}()
+	return nil
+}
+
+// begin starts the multipart upload.
+func (w *writer) begin(checksums bool) error {
+	u, err := w.b.beginUpload(w.ctx, w.key, uploadOptions{
+		meta: w.opts.Meta, headers: w.opts.Headers, class: w.opts.StorageClass, send: w.prot.send, checksums: checksums,
+	})
+	if err != nil {
+		return err
+	}
+	w.upload = u
+	return nil
+}
+
+// stop remembers err as the answer of every later call.
+func (w *writer) stop(err error) error {
+	if w.err == nil {
+		w.err = err
+	}
+	return w.err
+}
+
+// drain waits for every part in flight.
+func (w *writer) drain() {
+	for w.inFlight > 0 {
+		w.take(<-w.results)
+	}
+}
+
+// Commit makes the object visible, whole, and verifies its encryption.
+func (w *writer) Commit(ctx context.Context) (objstore.Object, error) {
+	if w.ended {
+		return objstore.Object{}, newError("put", w.op().name(), objstore.Unknown, "%w", errEnded)
+	}
+	// The transfers end with whichever context ends first.
+	unlink := context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) })
+	defer unlink()
+	obj, said, err := w.commit(ctx)
+	if err != nil {
+		w.end(err)
+		return objstore.Object{}, err
+	}
+	w.ended = true
+	w.cur.release()
+	w.cancel(nil)
+	obj, err = w.b.confirm(ctx, "put", w.prot, obj, said)
+	if err != nil {
+		w.err = err
+		return objstore.Object{}, err
+	}
+	return obj, nil
+}
+
+// commit sends what is left and ends the upload. said tells whether the reply
+// told the object's encryption.
+func (w *writer) commit(ctx context.Context) (obj objstore.Object, said bool, err error) {
+	if w.err != nil {
+		return obj, false, w.err
+	}
+	if w.upload == nil {
+		if err := w.b.lookBefore(ctx, w.op(), w.opts.Cond); err != nil {
+			return obj, false, err
+		}
+		return w.putWhole(ctx)
+	}
+	if w.cur.size > 0 {
+		if err := w.flush(); err != nil {
+			return obj, false, err
+		}
+	}
+	if w.drain(); w.err != nil {
+		return obj, false, w.err
+	}
+	if err := w.b.lookBefore(ctx, w.op(), w.opts.Cond); err != nil {
+		return obj, false, err
+	}
+	obj, said, err = w.upload.complete(ctx, w.opts.Cond)
+	if err == nil {
+		fill(&obj, w.opts)
+	}
+	return obj, said, err
+}
+
+// Abort gives up and removes stored parts.
+func (w *writer) Abort() error {
+	if w.ended {
+		return nil
+	}
+	return w.end(newError("put", w.op().name(), objstore.Canceled, "aborted"))
+}
+
+// end stops every transfer, waits for them and removes the parts.
+func (w *writer) end(cause error) error {
+	w.ended = true
+	w.stop(cause)
+	w.cancel(cause)
+	w.drain()
+	w.cur.release()
+	if w.upload == nil {
+		return nil
+	}
+	return w.upload.abort(w.ctx)
+}
+
+// lookBefore is the poor man's condition, for endpoints that ignore the
+// header: it narrows the window and cannot close it.
+func (b *bucket) lookBefore(ctx context.Context, o operation, cond objstore.Condition) error {
+	f := b.s.caps.get()
+	if (!cond.IfAbsent || f.ifAbsent == yes) && (cond.IfMatch == "" || f.ifMatch == yes) {
+		return nil
+	}
+	return b.checkCondition(ctx, o, cond)
+}
+
+// checkCondition looks whether cond holds now.
+func (b *bucket) checkCondition(ctx context.Context, o operation, cond objstore.Condition) error {
+	if !cond.IfAbsent && cond.IfMatch == "" {
+		return nil
+	}
+	obj, err := b.head(ctx, o, objstore.Ref{Key: o.key})
+	absent := errors.Is(err, objstore.NotExist)
+	switch {
+	case err != nil && !absent:
+		return err
+	case cond.IfAbsent && !absent:
+		return newError(o.verb, o.name(), objstore.Exist, "")
+	case cond.IfMatch != "" && absent:
+		return newError(o.verb, o.name(), objstore.Stale, "the object was removed")
+	case cond.IfMatch != "" && obj.ETag != cond.IfMatch:
+		return newError(o.verb, o.name(), objstore.Stale, "the ETag is %s and not %s", obj.ETag, cond.IfMatch)
+	}
+	return nil
+}
+
+// conditions returns the headers of cond that the endpoint may honour.
+func (b *bucket) conditions(cond objstore.Condition) (ifMatch, ifNoneMatch *string) {
+	f := b.s.caps.get()
+	if cond.IfAbsent && f.ifAbsent != no {
+		ifNoneMatch = aws.String("*")
+	}
+	if cond.IfMatch != "" && f.ifMatch != no {
+		ifMatch = quoted(cond.IfMatch)
+	}
+	return ifMatch, ifNoneMatch
+}
+
+// putWhole sends everything in one PUT.
+func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, err error) {
+	b, buf := w.b, w.cur
+	h := w.opts.Headers
+	in := &s3.PutObjectInput{
+		Bucket: aws.String(b.name), Key: aws.String(w.key), ContentLength: aws.Int64(buf.size),
+		Metadata: encodeMeta(w.opts.Meta), StorageClass: types.StorageClass(w.opts.StorageClass),
+		ContentType: optional(h.ContentType), ContentEncoding: optional(h.ContentEncoding), ContentLanguage: optional(h.ContentLanguage),
+		ContentDisposition: optional(h.ContentDisposition), CacheControl: optional(h.CacheControl),
+	}
+	in.IfMatch, in.IfNoneMatch = b.conditions(w.opts.Cond)
+	in.ChecksumCRC32, in.ContentMD5 = b.digests(buf, false)
+	rctx := withSSE(ctx, w.prot.send)
+	if h.Expires != "" {
+		rctx = withHeader(rctx, "Expires", h.Expires)
+	}
+	body := buf.reader()
+	o := w.op().sending(buf.size)
+	out, st, err := doState(rctx, o, func(ctx context.Context) (*s3.PutObjectOutput, error) {
+		in.Body = body
+		return b.client.PutObject(ctx, in, unsigned)
+	})
+	obj = objstore.Object{Entry: objstore.Entry{Key: w.key, Size: buf.size, StoredSize: buf.size, SizeKnown: true}}
+	fill(&obj, w.opts)
+	if err != nil {
+		if st.retries > 0 && (isPrecondition(err) || objstore.KindOf(err) == objstore.NotExist) || uncertain(err) && ctx.Err() == nil {
+			// An earlier attempt may have succeeded and its reply got lost.
+			if found, ok := b.ours(ctx, o, buf.size, buf.etag); ok {
+				return found, true, nil
+			}
+		}
+		return obj, false, w.refused(err)
+	}
+	obj.ETag, obj.VersionID, obj.LastModified = etagOf(out.ETag), versionOf(out.VersionId), replyDate(out.ResultMetadata)
+	obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, out.SSECustomerKeyMD5, out.BucketKeyEnabled)
+	obj.Checksum = checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1)
+	return obj, obj.Encryption.Encrypted(), nil
+}
+
+// uncertain reports whether a write may have been done although it failed.
+func uncertain(err error) bool {
+	return objstore.KindOf(err) == objstore.Unavailable && statusOf(err) != http.StatusServiceUnavailable
+}
+
+// refused gives a failed condition its kind.
+func (w *writer) refused(err error) error {
+	switch {
+	case isPrecondition(err):
+		return withKind(err, preconditionKind(w.opts.Cond))
+	case w.opts.Cond.IfMatch != "" && codeOf(err) == "NoSuchKey":
+		return withKind(err, objstore.Stale) // the answer of S3 to If-Match on what is gone
+	}
+	return err
+}
+
+// ours looks whether the object is the one that we sent: as long, and with
+// the ETag that its bytes have. Where ETags are no MD5 it cannot be told, and
+// the answer is no.
+func (b *bucket) ours(ctx context.Context, o operation, size int64, etag func() string) (objstore.Object, bool) {
+	obj, err := b.head(ctx, b.s.probe(o.verb, o.bucket, o.key), objstore.Ref{Key: o.key})
+	if err != nil || obj.Size != size {
+		return obj, false
+	}
+	return obj, string(obj.ETag) == etag()
+}
+
+// digests returns the integrity checks of a body: the CRC32 where it is
+// honoured, the MD5 where it is not, both while that is unknown. onlyMD5 is
+// for parts of uploads that were begun without a checksum algorithm.
+func (b *bucket) digests(buf *partBuffer, onlyMD5 bool) (crc, md5 *string) {
+	f := b.s.caps.get()
+	if f.crc32 != no && !onlyMD5 {
+		crc = aws.String(crcText(buf.crc))
+	}
+	if f.crc32 != yes || onlyMD5 {
+		md5 = aws.String(buf.md5Text())
+	}
+	return crc, md5
+}
+
+// fill adds what we know of an object because we chose it.
+func fill(obj *objstore.Object, opts objstore.CreateOptions) {
+	obj.Meta = decodeMeta(encodeMeta(opts.Meta))
+	obj.Headers = opts.Headers
+	obj.StorageClass = storageClass(opts.StorageClass)
+}

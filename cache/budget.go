@@ -12,13 +12,16 @@ import (
 // Budget is a number of bytes shared by blocks, windows and stages. It counts
 // and owns no memory. Safe for concurrent use.
 //
-// There are two ways in. [Budget.Acquire] is for work that somebody waits for:
-// it queues, first come first served, and may use every byte. Its caller must
-// hold nothing of the budget that comes back only after the wait.
-// [Budget.TryAcquire] is for work that can be left out: it never waits, keeps
-// off the reserve, and fails while anybody queues.
+// There are three ways in. [Budget.Acquire] is for work that somebody waits
+// for: it queues, first come first served, and may use every byte. Its caller
+// must hold nothing of the budget that comes back only after the wait.
+// [Budget.TryAcquire] is for work that can be left out and memory that comes
+// back by itself or when somebody queues: it never waits, keeps off the
+// reserve, and fails while anybody queues. [Budget.TryHold] is the same for
+// memory that may stay in use for long; all of it together is limited, so that
+// it cannot, with the cached blocks, use up everything.
 type Budget struct {
-	capacity, reserve int64
+	capacity, reserve, holdLimit int64
 	// relieve is asked, without a lock, whenever a caller has queued: idle
 	// holders give back what they can.
 	relieve func()
@@ -26,7 +29,8 @@ type Budget struct {
 	queued atomic.Int32 // len(queue), readable without mu
 
 	mu    sync.Mutex
-	used  int64     // guarded by mu
+	used  int64     // guarded by mu; held included
+	held  int64     // guarded by mu; by TryHold
 	queue []*waiter // guarded by mu; first come first served
 }
 
@@ -35,10 +39,10 @@ type waiter struct {
 	ready chan struct{} // closed under Budget.mu when the bytes are granted
 }
 
-// NewBudget returns a budget of capacity bytes, of which the last reserve
-// bytes are for Acquire only. relieve may be nil.
-func NewBudget(capacity, reserve int64, relieve func()) *Budget {
-	return &Budget{capacity: capacity, reserve: reserve, relieve: relieve}
+// NewBudget returns a budget of capacity bytes. The last reserve bytes are for
+// Acquire only, TryHold gives away no more than hold bytes. relieve may be nil.
+func NewBudget(capacity, reserve, hold int64, relieve func()) *Budget {
+	return &Budget{capacity: capacity, reserve: reserve, holdLimit: hold, relieve: relieve}
 }
 
 // Acquire takes n bytes, waiting until they are free or ctx ends. An amount
@@ -108,7 +112,33 @@ func (b *Budget) TryAcquire(n int64) bool {
 	return true
 }
 
-// Release gives n bytes back.
+// TryHold takes n bytes for long when they are free beyond the reserve, the
+// limit for such memory allows it, and nobody queues. It never waits. The
+// bytes go back by [Budget.ReleaseHeld].
+func (b *Budget) TryHold(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.queue) > 0 || b.used+n > b.capacity-b.reserve || b.held+n > b.holdLimit {
+		return false
+	}
+	b.used += n
+	b.held += n
+	return true
+}
+
+// ReleaseHeld gives n bytes of TryHold back.
+func (b *Budget) ReleaseHeld(n int64) {
+	b.mu.Lock()
+	b.held -= n
+	if b.held < 0 {
+		b.mu.Unlock()
+		panic("cache: budget released more than was held")
+	}
+	b.mu.Unlock()
+	b.Release(n)
+}
+
+// Release gives n bytes of Acquire or TryAcquire back.
 func (b *Budget) Release(n int64) {
 	if n == 0 {
 		return

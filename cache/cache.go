@@ -64,7 +64,7 @@ func New(cfg Config) (*Cache, error) {
 	}
 	// The shares are explained in doc.go.
 	c.pool = pool{
-		budget: NewBudget(cfg.MemoryBytes, cfg.MemoryBytes/8, c.relieve),
+		budget: NewBudget(cfg.MemoryBytes, cfg.MemoryBytes/8, cfg.MemoryBytes/4, c.relieve),
 		slabs:  newSlabs(int(cfg.BlockBytes)),
 		stats:  &c.stats,
 	}

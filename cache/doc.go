@@ -24,12 +24,14 @@
 //	|<------------- tier, 5/8 ------------->|<-- ahead, 1/4 -->|<- 1/8 ->|
 //	 cached blocks, evicted by ristretto      prefetch, frames   demand only
 //
-// Prefetch and write-back buffers take what is free or do without (TryAcquire
-// stops before the last eighth). A demand read waits in a queue (Acquire), and
-// it holds no block while it waits; whatever idles in handles and stages is
-// given back as soon as somebody queues. What remains outside of the tier is
-// in transfer or on its way to the kernel and comes back by itself, therefore
-// every demand read makes progress.
+// Prefetch takes what is free short of the last eighth or does without
+// (TryAcquire), write-back buffers likewise and no more than a quarter in all
+// (TryHold). A demand read waits in a queue (Acquire), and it holds no block
+// while it waits; whatever idles in handles and stages is given back as soon
+// as somebody queues. So, when all goes badly, the tier has 5/8 and buffers
+// that cannot be written 1/4; the rest is in transfer or on its way to the
+// kernel and comes back by itself, and no read needs more than the last 1/8
+// ([Cache.MaxRead]). Therefore every demand read makes progress.
 //
 // Decrypted bytes live in mappings outside of the Go heap that core dumps
 // leave out (MADV_DONTDUMP).

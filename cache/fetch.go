@@ -47,7 +47,10 @@ func (r *Reader) fetchAhead(from, to int64) bool {
 		}
 		j, cost := i+1, r.cost(first+int64(i))
 		for ; j < len(blocks); j++ {
-			if blocks[j] = r.present(first + int64(j)); blocks[j] != nil {
+			if blocks[j] == nil { // else found when a longer run was tried
+				blocks[j] = r.present(first + int64(j))
+			}
+			if blocks[j] != nil {
 				break
 			}
 			cost += r.cost(first + int64(j))

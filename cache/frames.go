@@ -59,10 +59,10 @@ func (x *frames) get(index int64, write bool) (*frame, error) {
 // buffer returns a clean frame that is not in byIndex: a new one, or that of
 // the frame that was used least recently.
 func (x *frames) buffer(write bool) (*frame, error) {
-	if len(x.byIndex) < maxFrames && x.c.pool.budget.TryAcquire(frameBytes) {
+	if len(x.byIndex) < maxFrames && x.c.pool.budget.TryHold(frameBytes) {
 		f, err := x.allocate(true)
 		if err != nil {
-			x.c.pool.budget.Release(frameBytes)
+			x.c.pool.budget.ReleaseHeld(frameBytes)
 		}
 		return f, err
 	}
@@ -118,7 +118,7 @@ func (x *frames) clean(index int64, f *frame) error {
 func (x *frames) free(f *frame) {
 	x.c.pool.slabs.put(f.mem)
 	if f.counted {
-		x.c.pool.budget.Release(frameBytes)
+		x.c.pool.budget.ReleaseHeld(frameBytes)
 	}
 }
 

@@ -2,6 +2,8 @@ package s3store
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -35,6 +38,7 @@ type Store struct {
 	aws       bool
 	base      aws.Config
 	creds     *credentialSource // nil for anonymous access
+	roots     *x509.CertPool    // nil for the system's
 	transport *http.Transport
 	caps      capabilities
 	chunks    chunkPool
@@ -65,17 +69,22 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("s3store: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	transport, err := newTransport(cfg.CAFile)
+	roots, err := loadRoots(cfg.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, transport: transport, stall: bodyStall,
+		cfg: cfg, log: cfg.Logger, stall: bodyStall, roots: roots,
 		clients: map[clientKey]*s3.Client{}, buckets: map[string]*bucket{},
 	}
 	if s.base, err = s.loadConfig(ctx); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
 	}
+	// AWS_CA_BUNDLE and the profile's ca_bundle have been added by now.
+	if c, ok := s.base.HTTPClient.(*awshttp.BuildableClient); ok {
+		roots = c.GetTransport().TLSClientConfig.RootCAs
+	}
+	s.transport = newTransport(roots)
 	s.region = s.base.Region
 	if s.region == "" {
 		s.region = defaultRegion
@@ -96,7 +105,10 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 // loadConfig reads the SDK's whole default chain.
 func (s *Store) loadConfig(ctx context.Context) (aws.Config, error) {
 	opts := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(&http.Client{Transport: s.transport}),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+			t.TLSClientConfig.MinVersion = tls.VersionTLS12
+			t.TLSClientConfig.RootCAs = s.roots
+		})),
 		config.WithRequestChecksumCalculation(aws.RequestChecksumCalculationWhenRequired),
 		config.WithResponseChecksumValidation(aws.ResponseChecksumValidationWhenRequired),
 	}

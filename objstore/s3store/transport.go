@@ -34,11 +34,7 @@ const (
 var errNoReply = errors.New("no reply from the server in time")
 
 // newTransport returns connections that fail rather than hang.
-func newTransport(caFile string) (*http.Transport, error) {
-	roots, err := loadRoots(caFile)
-	if err != nil {
-		return nil, err
-	}
+func newTransport(roots *x509.CertPool) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
@@ -62,7 +58,7 @@ func newTransport(caFile string) (*http.Transport, error) {
 		ForceAttemptHTTP2: false,
 		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
 		WriteBufferSize:   64 << 10,
-	}, nil
+	}
 }
 
 // loadRoots returns the system's roots with those of caFile; nil for the

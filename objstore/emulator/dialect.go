@@ -1,0 +1,49 @@
+package emulator
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// dialect is the set of behaviours in which servers differ. The zero value is
+// a server that knows nothing about encryption.
+type dialect struct {
+	name string
+
+	// encrypts: server-side encryption is real. SSE headers are checked and
+	// obeyed, and the bucket's rule decides where there are none.
+	encrypts bool
+	// encryptsByDefault: a bucket without a rule behaves as one with AES256,
+	// and GetBucketEncryption says so (Amazon S3 since January 2023).
+	encryptsByDefault bool
+	// bucketEncryption: ?encryption on buckets is served; else 501.
+	bucketEncryption bool
+	// echoesSSE: the reply to a write repeats the SSE headers of the request,
+	// whatever was done with them.
+	echoesSSE bool
+}
+
+// dialects is the table of all of them.
+var dialects = [...]dialect{
+	{name: "aws", encrypts: true, encryptsByDefault: true, bucketEncryption: true},
+	{name: "liar", bucketEncryption: true, echoesSSE: true},
+	{name: "nosse"},
+}
+
+// Dialects returns the names that Config.Dialect takes.
+func Dialects() []string {
+	names := make([]string, len(dialects))
+	for i, d := range dialects {
+		names[i] = d.name
+	}
+	return names
+}
+
+func dialectByName(name string) (dialect, error) {
+	i := slices.IndexFunc(dialects[:], func(d dialect) bool { return d.name == name })
+	if i < 0 {
+		return dialect{}, fmt.Errorf("unknown dialect %q (there are %s)", name, strings.Join(Dialects(), ", "))
+	}
+	return dialects[i], nil
+}

@@ -1,0 +1,79 @@
+// Package emulator is an S3 server for development and tests.
+//
+// It speaks S3 over HTTP on loopback, verifies every signature, keeps what it
+// is given across restarts and kill -9, and really encrypts what it says it
+// encrypts. It runs inside a test by [New] and [Server.Listen], or as the
+// command "coffer emulator". It also records every request and injects faults,
+// so that a client can be shown a store that fails in a chosen place.
+//
+// It is a development tool. There is one account, no policies and no lifecycle
+// rules, and the key that encrypts the data lies beside the data: encryption
+// here shows that a client asked for it, it does not protect against somebody
+// who can read the directory.
+//
+// # Layout on disk
+//
+//	DIR/format                     the layout's version
+//	DIR/lock                       flock of the one server that uses DIR
+//	DIR/kek                        the key-encryption key: 32 bytes in hex, 0600
+//	DIR/tmp/                       files being written; emptied by New
+//	DIR/buckets/NAME/bucket.json   creation time, versioning, encryption rule
+//	DIR/buckets/NAME/meta/HH/HASH-VERSION.json
+//	                               one object version or delete marker
+//	DIR/buckets/NAME/data/HH/ID    the bytes of one segment
+//	DIR/buckets/NAME/uploads/ID/   upload.json and one NNNNN.json a part
+//
+// HASH is the SHA-256 of the key, so a key may hold any characters; HH, its
+// first two digits, spreads the files over 256 directories.
+//
+// An object's bytes are one segment, or several when it was uploaded in parts
+// and is encrypted. A plaintext segment is the object's bytes and nothing
+// else, and a plaintext object is always one segment, so grep over DIR finds
+// what is not encrypted. An encrypted segment is a row of frames of 64 KiB,
+// each sealed by AES-256-GCM under the segment's own data key; that key lies
+// in the metadata, wrapped by the key-encryption key. Plaintext of an object
+// that is to be encrypted is never in any file, temporary files and parts
+// included.
+//
+// # Crashes
+//
+// A file is written under tmp and renamed to its place, data first and then
+// the metadata that names it: the rename of the metadata is the moment at
+// which an object exists. A process killed at any instant therefore leaves the
+// old object or the new one; New removes what nothing refers to. This needs no
+// fsync, since a killed process does not take the page cache along. To survive
+// a loss of power as well set Config.Fsync.
+//
+// # Memory
+//
+// Bodies stream to and from disk. The metadata of every object is kept in
+// memory, some 600 bytes for each, and read back from the JSON files by New:
+// 100,000 objects take a second or two to open, 1,000,000 are bearable.
+//
+// # Dialects
+//
+// A dialect is a row of named behaviours (see dialect.go):
+//
+//	aws    every bucket encrypts by SSE-S3 unless its rule says otherwise;
+//	       replies carry x-amz-server-side-encryption as Amazon S3's do
+//	liar   accepts bucket encryption and SSE headers with 200, returns the
+//	       bucket's rule, repeats the header in the reply to the write, and
+//	       stores plaintext; HEAD and GET show no encryption
+//	nosse  ignores SSE headers and answers ?encryption with 501
+//
+// # Locks
+//
+// Nothing is held while a body moves.
+//
+//	Server.making   held by CreateBucket over the making of directories
+//	Server.mu       the bucket table; memory only, a leaf
+//	bucket.gate     read-held by a commit, write-held by DeleteBucket
+//	bucket.keys     one stripe of mutexes per key hash, held by a commit over
+//	                the rename of one small metadata file: the check of a
+//	                condition and the rename must be one step
+//	bucket.mu       the index and the bucket's settings; memory only, a leaf
+//	upload.commit   held by Complete and Abort of one upload
+//	upload.mu       the parts of one upload; memory only, a leaf
+//
+// They are taken in the order upload.commit, gate, keys, then one leaf.
+package emulator

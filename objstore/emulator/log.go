@@ -1,0 +1,76 @@
+package emulator
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Request is what the server remembers of one request. It holds no credential:
+// the Authorization header and the signature of a presigned URL are left out.
+type Request struct {
+	Time time.Time
+	// Verb is the operation's name in the S3 API reference: "PutObject",
+	// "ListObjectsV2", ...; "Unknown" for what no verb of this server is.
+	Verb        string
+	Bucket, Key string
+	Method      string
+	RawQuery    string
+	Header      http.Header
+	// Status is what the client was answered; 0 when a fault lost the answer.
+	Status int
+	// Processed is the status that processing came to; it differs from Status
+	// only where a fault lost the answer.
+	Processed int
+	// BodyBytes and RespBytes count the bodies as they went over the wire.
+	BodyBytes, RespBytes int64
+	// Code is S3's error code, "" on success.
+	Code string
+}
+
+// redactQuery takes the signature of a presigned URL out of a query.
+func redactQuery(raw string) string {
+	if !strings.Contains(raw, "X-Amz-") {
+		return raw
+	}
+	q, err := url.ParseQuery(raw)
+	if err != nil {
+		return ""
+	}
+	q.Del("X-Amz-Signature")
+	q.Del("X-Amz-Security-Token")
+	return q.Encode()
+}
+
+// requestLog keeps the latest max requests. Safe for concurrent use.
+type requestLog struct {
+	max  int
+	mu   sync.Mutex
+	ring []Request
+	next int // where the oldest is, once the ring is full
+}
+
+func (l *requestLog) add(r Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.ring) < l.max {
+		l.ring = append(l.ring, r)
+		return
+	}
+	l.ring[l.next] = r
+	l.next = (l.next + 1) % l.max
+}
+
+func (l *requestLog) all() []Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(append([]Request(nil), l.ring[l.next:]...), l.ring[:l.next]...)
+}
+
+func (l *requestLog) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ring, l.next = nil, 0
+}

@@ -1,0 +1,373 @@
+package emulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Server is a running emulator. Safe for concurrent use.
+type Server struct {
+	cfg     Config
+	dialect dialect
+	creds   credentials
+	vault   *vault
+	clock   *clock
+	lock    *os.File
+	routes  []route
+	faults  faultRules
+	log     requestLog
+
+	// making lets one CreateBucket run at a time.
+	making sync.Mutex
+
+	mu      sync.RWMutex
+	buckets map[string]*bucket
+	closed  bool
+	http    *http.Server
+	address string
+
+	// done is closed by Close; active counts requests and the listener.
+	done   chan struct{}
+	active sync.WaitGroup
+}
+
+// New opens the state in cfg.Dir, or creates it. The caller closes the server.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	d, err := dialectByName(cfg.Dialect)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, dialect: d, routes: routes(), buckets: map[string]*bucket{}, done: make(chan struct{}),
+		creds: credentials{cfg.AccessKeyID, cfg.SecretAccessKey, cfg.Region},
+		clock: &clock{now: time.Now}, log: requestLog{max: cfg.LogSize},
+	}
+	if err := s.open(); err != nil {
+		if s.lock != nil {
+			s.lock.Close()
+		}
+		return nil, fmt.Errorf("emulator: open %s: %w", cfg.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Server) open() error {
+	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	var err error
+	if s.lock, err = os.OpenFile(filepath.Join(s.cfg.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another server uses it: %w", err)
+	}
+	if s.vault, err = openVault(s.cfg.Dir, s.cfg.Fsync); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(filepath.Join(s.cfg.Dir, "buckets"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		b, err := openBucket(s.vault, s.clock, e.Name())
+		if err != nil {
+			return fmt.Errorf("bucket %s: %w", e.Name(), err)
+		}
+		s.buckets[b.name] = b
+	}
+	return nil
+}
+
+// Listen serves on addr in the background. Only loopback addresses are taken;
+// port 0 picks a free one.
+func (s *Server) Listen(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("emulator: listen: %w", err)
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("emulator: listen: %q is not a loopback address", host)
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return fmt.Errorf("emulator: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.http != nil {
+		l.Close()
+		return errors.New("emulator: the server is closed or listens already")
+	}
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: time.Minute,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	s.address = l.Addr().String()
+	s.active.Go(func() {
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.cfg.Logger.Error("emulator stopped serving", "err", err)
+		}
+	})
+	return nil
+}
+
+// Endpoint returns the server's URL, "" before Listen.
+func (s *Server) Endpoint() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.address == "" {
+		return ""
+	}
+	return "http://" + s.address
+}
+
+// Env returns the environment variables, as NAME=VALUE, that point the AWS
+// SDKs and the AWS CLI at this server.
+func (s *Server) Env() []string {
+	return []string{
+		"AWS_ENDPOINT_URL=" + s.Endpoint(),
+		"AWS_ACCESS_KEY_ID=" + s.cfg.AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY=" + s.cfg.SecretAccessKey,
+		"AWS_REGION=" + s.cfg.Region,
+	}
+}
+
+// Close stops serving, cuts what is under way and waits for it. The state in
+// Dir stays.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.done)
+	srv := s.http
+	s.mu.Unlock()
+	var err error
+	if srv != nil {
+		err = srv.Close()
+	}
+	s.active.Wait()
+	return errors.Join(err, s.lock.Close())
+}
+
+// Inject adds fault rules. It panics on a rule that is not valid: tests are
+// the callers.
+func (s *Server) Inject(faults ...Fault) {
+	for _, f := range faults {
+		if err := f.Validate(); err != nil {
+			panic(err)
+		}
+	}
+	s.faults.add(faults)
+}
+
+// ClearFaults removes all fault rules.
+func (s *Server) ClearFaults() { s.faults.clear() }
+
+// Requests returns the requests that have been answered since the last reset,
+// oldest first, at most Config.LogSize. The caller owns the slice; the headers
+// are shared and must not be changed.
+func (s *Server) Requests() []Request { return s.log.all() }
+
+// ResetRequests forgets the requests so far.
+func (s *Server) ResetRequests() { s.log.reset() }
+
+// begin counts a request unless the server is closed.
+func (s *Server) begin() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return false
+	}
+	s.active.Add(1)
+	return true
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if !s.begin() {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.active.Done()
+	body := &countingBody{ReadCloser: r.Body}
+	r.Body = body
+	w := &reply{ResponseWriter: rw, middle: -1}
+	w.stall = func() { s.stall(r.Context(), r) }
+	c := &call{w: w, r: r, id: strings.ToUpper(newID()[:16])}
+	header := r.Header.Clone()
+	header.Del("Authorization")
+	start := time.Now()
+	defer func() {
+		status := w.status
+		if w.fault.LoseReply || w.fault.Reset || w.fault.Stall {
+			status = 0
+		}
+		s.log.add(Request{
+			Time: start, Verb: c.verb, Bucket: c.name, Key: c.key, Method: r.Method, RawQuery: redactQuery(r.URL.RawQuery),
+			Header: header, Status: status, Processed: w.status, BodyBytes: body.n, RespBytes: w.n, Code: c.code,
+		})
+	}()
+	s.serve(c, w)
+}
+
+// serve finds the verb, lets faults strike, and runs the handler.
+func (s *Server) serve(c *call, w *reply) {
+	h := w.Header()
+	h.Set("x-amz-request-id", c.id)
+	h.Set("Server", "coffer-emulator")
+	rt, err := s.route(c)
+	w.fault = s.faults.strike(c.verb, c.name, c.key)
+	if w.fault.Reset {
+		cut(w.ResponseWriter, true)
+	}
+	if w.fault.Delay > 0 {
+		select {
+		case <-time.After(w.fault.Delay):
+		case <-c.r.Context().Done():
+		case <-s.done:
+		}
+	}
+	if w.fault.Stall {
+		s.stall(c.r.Context(), c.r)
+		panic(http.ErrAbortHandler)
+	}
+	if e := w.fault.failure(); e != nil {
+		err = e
+	}
+	if err == nil {
+		err = s.handle(c, rt)
+	}
+	if err != nil {
+		s.refuse(c, w, err)
+	}
+	if w.fault.LoseReply {
+		cut(w.ResponseWriter, false)
+	}
+}
+
+// route fills in c from the request's line.
+func (s *Server) route(c *call) (*route, error) {
+	var lv level
+	c.name, c.key, lv = target(c.r.Host, c.r.URL.Path)
+	var err error
+	if c.query, err = parseQuery(c.r.URL.RawQuery); err != nil {
+		return nil, err
+	}
+	rt := match(s.routes, c.r.Method, lv, c.query, c.r.Header)
+	if rt == nil {
+		c.verb = "Unknown"
+		return nil, nil
+	}
+	c.verb = rt.verb
+	return rt, nil
+}
+
+// handle authenticates, finds the bucket and runs the verb.
+func (s *Server) handle(c *call, rt *route) error {
+	var err error
+	if c.sig, err = s.creds.verify(c.r, c.query, s.clock.now()); err != nil {
+		return err
+	}
+	if rt == nil {
+		return errNotImplemented()
+	}
+	if rt.level == onObject {
+		if err := checkKey(c.key); err != nil {
+			return err
+		}
+	}
+	if rt.level != onService && rt.verb != "CreateBucket" {
+		if c.bucket = s.bucketNamed(c.name); c.bucket == nil {
+			return errNoSuchBucket(c.name)
+		}
+	}
+	return rt.handle(s, c)
+}
+
+func (s *Server) bucketNamed(name string) *bucket {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.buckets[name]
+}
+
+// maxDrain is how much of a refused request's body is read so that the client
+// sees the answer rather than a broken connection.
+const maxDrain = 64 << 20
+
+// refuse answers with err, or cuts the connection where an answer has begun.
+func (s *Server) refuse(c *call, w *reply, err error) {
+	var e *apiError
+	switch {
+	case errors.As(err, &e):
+	case errors.Is(err, io.ErrUnexpectedEOF), isNetError(err):
+		e = fail("IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header")
+	case errors.Is(err, fs.ErrNotExist) && c.bucket != nil && s.bucketNamed(c.name) != c.bucket:
+		e = errNoSuchBucket(c.name)
+	case errors.Is(err, syscall.ENOSPC):
+		e = &apiError{Code: "InsufficientStorage", Status: http.StatusInsufficientStorage, Message: "No space left in the server's directory."}
+	default:
+		s.cfg.Logger.Error("emulator: request failed", "verb", c.verb, "bucket", c.name, "key", c.key, "err", err)
+		e = fail("InternalError", "We encountered an internal error. Please try again.")
+	}
+	if w.status != 0 {
+		c.code = e.Code
+		panic(http.ErrAbortHandler)
+	}
+	if c.r.Header.Get("Expect") == "" {
+		// With Expect: 100-continue reading would ask for the body.
+		_, _ = io.CopyN(io.Discard, c.r.Body, maxDrain)
+	}
+	w.Header().Set("x-amz-bucket-region", s.cfg.Region)
+	c.sendError(e)
+}
+
+func isNetError(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne)
+}
+
+// stall waits until the client or the server gives up.
+func (s *Server) stall(ctx context.Context, r *http.Request) {
+	// net/http notices a client's end only after the body is read.
+	_, _ = io.Copy(io.Discard, r.Body)
+	select {
+	case <-ctx.Done():
+	case <-s.done:
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// asAPIError is err in S3's form; what it does not know is an InternalError.
+func asAPIError(err error) *apiError {
+	var e *apiError
+	if errors.As(err, &e) {
+		return e
+	}
+	return fail("InternalError", "We encountered an internal error. Please try again.")
+}

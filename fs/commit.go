@@ -1,0 +1,222 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"coffer/objstore"
+)
+
+// createOptions describe the object that a commit makes of the file. The
+// caller has the turn.
+func (n *file) createOptions(size int64) objstore.CreateOptions {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	opts := objstore.CreateOptions{Meta: objstore.CloneMeta(n.meta), SizeHint: size}
+	base := n.content.base
+	if base == nil {
+		opts.Cond.IfAbsent = true
+		return opts
+	}
+	// The version that was seen at open is what may be replaced; and what
+	// the store keeps beside the bytes stays.
+	opts.Cond.IfMatch = base.ETag
+	opts.Headers = base.Headers
+	opts.StorageClass = base.StorageClass
+	return opts
+}
+
+// putObject stores a small object.
+func putObject(ctx context.Context, b objstore.Bucket, key string, data []byte, opts objstore.CreateOptions) (objstore.Object, error) {
+	w, err := b.Create(ctx, key, opts)
+	if err != nil {
+		return objstore.Object{}, err
+	}
+	if _, err = w.Write(data); err == nil {
+		var o objstore.Object
+		if o, err = w.Commit(ctx); err == nil {
+			return o, nil
+		}
+	}
+	return objstore.Object{}, errors.Join(err, w.Abort())
+}
+
+// commitNow makes the store have all of the file. The caller is inside the
+// gate, or keeps everybody else out.
+func (n *file) commitNow(ctx context.Context) error {
+	if err := n.turn.take(ctx); err != nil {
+		return err
+	}
+	defer n.turn.release()
+	return n.commit(ctx)
+}
+
+// commit makes the store have all of the file; the caller has the turn. A
+// file without a name has nothing to commit to.
+func (n *file) commit(ctx context.Context) error {
+	n.mu.Lock()
+	gone, local := n.gone, n.local
+	n.mu.Unlock()
+	if gone || !local {
+		return nil
+	}
+	done, meta, err := n.upload(ctx)
+	if err != nil {
+		return n.fail(err)
+	}
+	freed := n.discard()
+	n.stored(done, meta)
+	n.become(clean, done.Size, false)
+	if freed != nil {
+		n.fsys.log.Warn("scratch not freed", "path", n.path(), "err", freed)
+	}
+	// Attributes that came after the upload began cost a copy.
+	if err := n.storeMeta(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
+// upload sends what is not sent and makes it visible. It returns the new
+// version and the metadata that it has.
+func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, error) {
+	c := &n.content
+	if c.out == nil {
+		opts := n.createOptions(c.sizeHint())
+		out, err := n.bucket.Create(ctx, n.key(), opts)
+		if err != nil {
+			return objstore.Object{}, nil, err
+		}
+		c.out, c.sentMeta = out, opts.Meta
+		if c.state == staged {
+			_, err = c.stage.WriteTo(ctx, out)
+		} else {
+			_, err = out.Write(c.head)
+		}
+		if err != nil {
+			return objstore.Object{}, nil, err
+		}
+	}
+	size := n.currentSize()
+	done, err := c.out.Commit(ctx)
+	if err != nil {
+		return objstore.Object{}, nil, err
+	}
+	if done.SizeKnown && done.Size != size {
+		return objstore.Object{}, nil, &objstore.Error{Op: "commit", Key: n.path(), Kind: objstore.Integrity,
+			Err: errors.New("the stored object has another size than was written")}
+	}
+	done.Size, done.SizeKnown = size, true
+	c.out = nil
+	return done, c.sentMeta, nil
+}
+
+// stored takes over the version that a commit made.
+func (n *file) stored(done objstore.Object, sent map[string]string) {
+	parent, nm := n.parent()
+	base := n.content.base
+	n.mu.Lock()
+	if done.Headers == (objstore.Headers{}) && base != nil {
+		done.Headers, done.StorageClass = base.Headers, base.StorageClass
+	}
+	n.obj = done
+	n.inStore, n.complete = true, true
+	n.version++
+	n.cached = done.ETag // the kernel's pages are what was written
+	n.checked = time.Now()
+	if done.LastModified.IsZero() {
+		n.checked = time.Time{} // a PUT reply tells no time: ask when somebody wants it
+	}
+	n.metaDirty = !maps.Equal(sent, n.meta)
+	n.mu.Unlock()
+	parent.didChange(nm)
+}
+
+// changeMeta changes the metadata: with the commit when one is to come, else
+// by a copy of the object onto itself.
+func (n *file) changeMeta(ctx context.Context, change func(map[string]string) error) error {
+	if err := n.turn.take(ctx); err != nil {
+		return err
+	}
+	defer n.turn.release()
+	if err := n.needComplete(ctx); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	meta := objstore.CloneMeta(n.meta)
+	n.mu.Unlock()
+	if err := change(meta); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	same := maps.Equal(meta, n.meta)
+	if !same {
+		n.meta = meta
+		n.metaDirty = true
+	}
+	local := n.local
+	n.mu.Unlock()
+	if same || local {
+		return nil
+	}
+	return n.storeMeta(ctx)
+}
+
+// storeMeta copies the object onto itself with the metadata of the file, when
+// they differ. The caller has the turn and the content is clean.
+func (n *file) storeMeta(ctx context.Context) error {
+	n.mu.Lock()
+	meta, obj, dirty := objstore.CloneMeta(n.meta), n.obj, n.metaDirty && n.inStore && !n.gone
+	n.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	key := n.key()
+	done, err := n.bucket.Copy(ctx, key, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.CopyOptions{Meta: meta})
+	parent, nm := n.parent()
+	defer parent.didChange(nm)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.metaDirty = false
+	n.version++
+	if err != nil {
+		n.complete, n.meta, n.checked = false, nil, time.Time{}
+		return err
+	}
+	n.carryLocked(done)
+	return nil
+}
+
+// released is the end of a handle.
+func (n *file) released(ctx context.Context, writer bool) {
+	n.mu.Lock()
+	n.handles--
+	if writer {
+		n.writers--
+	}
+	last, lastWriter := n.handles == 0, writer && n.writers == 0
+	gone := n.gone
+	n.mu.Unlock()
+	if gone {
+		if last {
+			n.removeUnlinked(ctx)
+		}
+		return
+	}
+	if lastWriter {
+		dctx, leave, err := n.change(ctx)
+		if err == nil {
+			err = n.commitNow(dctx)
+			leave()
+		}
+		if err != nil {
+			n.fsys.errno("release", n.path(), err)
+			n.fsys.addLost(err)
+		}
+		n.mu.Lock()
+		n.failed = nil // the next open starts anew
+		n.mu.Unlock()
+	}
+}

@@ -1,0 +1,220 @@
+package fs
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"coffer/objstore"
+)
+
+// aheadNames is how many names a directory handle takes from the listing
+// before it hands out the first of them, so that their HEADs are under way
+// together.
+const aheadNames = 256
+
+// dirHandle is an open directory. go-fuse calls it under a lock of its own,
+// one call at a time.
+type dirHandle struct {
+	dir   *dir
+	since uint64 // see dir.ask
+	// ctx ends with the handle: listing and HEADs run ahead of the reader.
+	ctx    context.Context
+	cancel context.CancelFunc
+	heads  sync.WaitGroup
+
+	next func() (name, error, bool)
+	stop func()
+
+	queue  []name // taken from the listing, not handed out
+	err    error  // what ended the listing
+	ended  bool
+	off    uint64          // of the last entry handed out
+	last   name            // the last entry handed out
+	local  map[string]bool // names that only this mount knows, true when handed out
+	extras []string        // those of local still to come
+}
+
+// OpendirHandle implements gofuse.NodeOpendirHandler.
+func (d *dir) OpendirHandle(ctx context.Context, _ uint32) (gofuse.FileHandle, uint32, syscall.Errno) {
+	h := &dirHandle{dir: d, since: d.ask()}
+	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	h.start()
+	return h, 0, 0
+}
+
+// start begins, or begins again, at the first name.
+func (h *dirHandle) start() {
+	d := h.dir
+	prefix := d.prefix()
+	listing := names(prefix,
+		d.bucket.List(h.ctx, objstore.Query{Prefix: prefix, Delimiter: "/"}),
+		func(k hidden) {
+			d.fsys.warnOnce("hidden "+path(d.bucket, k.key), "object is hidden", "key", path(d.bucket, k.key), "why", k.why)
+		})
+	h.next, h.stop = iter.Pull2(listing)
+	h.queue, h.err, h.ended, h.off = nil, nil, false, 0
+	h.local, h.extras = map[string]bool{}, nil
+	for nm, ch := range d.Children() {
+		if n, ok := ch.Operations().(*file); ok && n.isLocal() {
+			h.local[nm] = false
+			h.extras = append(h.extras, nm)
+		}
+	}
+}
+
+// fill takes names from the listing until the queue is long enough to start
+// the HEADs of its files together.
+func (h *dirHandle) fill() {
+	d := h.dir
+	for !h.ended && len(h.queue) < aheadNames {
+		n, err, ok := h.next()
+		if !ok || err != nil {
+			h.err, h.ended = err, true
+			break
+		}
+		if d.isUnlinked(n.name) {
+			continue
+		}
+		if handedOut, ok := h.local[n.name]; ok {
+			if handedOut {
+				continue
+			}
+			h.local[n.name] = true
+		}
+		d.remember(n, h.since)
+		if !n.isDir && d.fsys.full() {
+			d.fsys.heads.askAhead(h.ctx, &h.heads, d.bucket, n.entry)
+		}
+		h.queue = append(h.queue, n)
+	}
+}
+
+// Readdirent implements gofuse.FileReaddirenter.
+func (h *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
+	if h.off < 2 {
+		h.off++
+		return &fuse.DirEntry{Name: [...]string{".", ".."}[h.off-1], Mode: syscall.S_IFDIR, Ino: h.dir.StableAttr().Ino, Off: h.off}, 0
+	}
+	if len(h.queue) == 0 {
+		h.fill()
+	}
+	if len(h.queue) > 0 {
+		h.last = h.queue[0]
+		h.queue = h.queue[1:]
+	} else if h.err != nil {
+		return nil, h.dir.fsys.errno("readdir", path(h.dir.bucket, h.dir.prefix()), h.err)
+	} else if !h.nextLocal() {
+		return nil, 0
+	}
+	h.off++
+	return &fuse.DirEntry{Name: h.last.name, Mode: h.mode(h.last), Ino: h.ino(h.last), Off: h.off}, 0
+}
+
+// nextLocal makes last the next name that no listing shows yet.
+func (h *dirHandle) nextLocal() bool {
+	for len(h.extras) > 0 {
+		nm := h.extras[0]
+		h.extras = h.extras[1:]
+		if !h.local[nm] && h.dir.liveFile(nm) != nil {
+			h.local[nm] = true
+			h.last = name{name: nm}
+			return true
+		}
+	}
+	return false
+}
+
+// mode returns the file type for d_type, 0 (unknown) where only a HEAD tells:
+// with attributes from metadata a small object may be a symbolic link.
+func (h *dirHandle) mode(n name) uint32 {
+	if n.isDir {
+		return syscall.S_IFDIR
+	}
+	fsys := h.dir.fsys
+	if !fsys.full() || n.entry.Key == "" || n.entry.StoredSize > symlinkMax {
+		return syscall.S_IFREG
+	}
+	if o, ok := fsys.heads.recall(h.dir.bucket.Name(), n.entry); ok {
+		if attributesOf(o.Meta).isSymlink() {
+			return syscall.S_IFLNK
+		}
+		return syscall.S_IFREG
+	}
+	return 0
+}
+
+func (h *dirHandle) ino(n name) uint64 {
+	if ch := h.dir.GetChild(n.name); ch != nil {
+		return ch.StableAttr().Ino
+	}
+	key := h.dir.prefix() + n.name
+	if n.isDir {
+		key += "/"
+	}
+	return inoOf(h.dir.bucket.Name(), key)
+}
+
+// Lookup implements gofuse.FileLookuper, for the entry handed out last. What
+// is not known without a request goes out by name only, and the kernel asks
+// for it when somebody needs it: attributes are never guessed.
+func (h *dirHandle) Lookup(ctx context.Context, nm string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	d, n := h.dir, h.last
+	if n.name != nm {
+		return nil, syscall.EAGAIN
+	}
+	if f := d.liveFile(nm); f != nil && f.isLocal() {
+		f.fillEntry(out)
+		return f.EmbeddedInode(), 0
+	}
+	if d.isOutdated(nm, h.since) || d.isUnlinked(nm) {
+		return nil, syscall.EAGAIN
+	}
+	switch {
+	case n.isDir && !d.fsys.full():
+		return d.adopt(ctx, nm, finding{isDir: true}, out), 0
+	case n.isDir:
+		return nil, syscall.EAGAIN
+	case !d.fsys.full():
+		return d.adopt(ctx, nm, finding{obj: objstore.Object{Entry: n.entry}, hasObj: true}, out), 0
+	}
+	o, ok := d.fsys.heads.recall(d.bucket.Name(), n.entry)
+	if !ok {
+		return nil, syscall.EAGAIN
+	}
+	return d.adopt(ctx, nm, finding{obj: o, hasObj: true, complete: true}, out), 0
+}
+
+// Seekdir implements gofuse.FileSeekdirer. Offsets count entries, so going
+// back means listing again.
+func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
+	if off < h.off {
+		h.stop()
+		h.start()
+	}
+	for h.off < off {
+		e, errno := h.Readdirent(ctx)
+		if errno != 0 {
+			return errno
+		}
+		if e == nil {
+			break
+		}
+	}
+	return 0
+}
+
+// Fsyncdir implements gofuse.FileFsyncdirer.
+func (h *dirHandle) Fsyncdir(context.Context, uint32) syscall.Errno { return 0 }
+
+// Releasedir implements gofuse.FileReleasedirer.
+func (h *dirHandle) Releasedir(context.Context, uint32) {
+	h.cancel()
+	h.stop()
+	h.heads.Wait()
+	h.dir.answered()
+}

@@ -1,0 +1,343 @@
+package fs
+
+import (
+	"context"
+	"sync"
+	"syscall"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"coffer/objstore"
+)
+
+// file is the inode of an object.
+type file struct {
+	gofuse.Inode
+	fsys   *filesystem
+	bucket objstore.Bucket
+	place  place
+
+	turn    turn
+	content content // guarded by turn
+
+	mu sync.Mutex
+	// obj is the version that the store has, as far as known; inStore is
+	// false for a file that was created and not committed.
+	obj     objstore.Object
+	inStore bool
+	// complete tells that obj came from a HEAD; a listing tells no metadata.
+	complete bool
+	checked  time.Time // when the store last said so; zero: ask again
+	version  uint64    // counts own changes: answers asked for before are outdated
+	lineage  uint64    // counts changes by others: handles opened before are stale
+
+	// meta is the user metadata as this mount shows it; the store has it
+	// too unless metaDirty. Nil while not known.
+	meta      map[string]string
+	metaDirty bool
+
+	local  bool // content holds bytes that the store does not have
+	size   int64
+	wrote  time.Time
+	failed error // sticky: what became of the last commit
+
+	handles, writers int
+	gone             bool // unlinked, or replaced by a rename
+	// deferred tells that the object is deleted at the last close.
+	deferred bool
+	// carried tells that the object was copied to where it is now and its
+	// ETag may be another: the next answer of the store is not news of
+	// somebody else's change.
+	carried bool
+	// cached is the version that the kernel's pages are of.
+	cached objstore.ETag
+}
+
+// turn is a lock whose wait can be cancelled and whose holder does I/O.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) release() { <-t }
+
+func (f *filesystem) newFile(b objstore.Bucket, pl place) *file {
+	return &file{fsys: f, bucket: b, place: pl, turn: newTurn()}
+}
+
+// log name of the file.
+func (n *file) path() string { return path(n.bucket, n.key()) }
+
+// isLocal reports whether the store does not have all of the file yet.
+func (n *file) isLocal() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.local || n.metaDirty
+}
+
+// learn takes over what the store says of the current version.
+func (n *file) learn(o objstore.Object, complete bool) {
+	n.mu.Lock()
+	changed := n.learnLocked(o, complete)
+	n.mu.Unlock()
+	if changed {
+		n.fsys.notes.contentChanged(n.EmbeddedInode())
+	}
+}
+
+// learnLocked reports whether somebody else stored another version.
+func (n *file) learnLocked(o objstore.Object, complete bool) (changed bool) {
+	if n.local || n.metaDirty || n.gone {
+		return false
+	}
+	if n.inStore && n.obj.ETag != o.ETag && !n.carried {
+		changed = true
+		n.lineage++
+		n.cached = ""
+	}
+	if !complete && n.complete && !changed && !n.carried && sameVersion(o.Entry, n.obj) {
+		n.checked = time.Now()
+		return false
+	}
+	if n.carried {
+		if n.cached == n.obj.ETag {
+			n.cached = o.ETag
+		}
+		n.carried = false
+	}
+	n.obj, n.inStore, n.complete, n.meta = o, true, complete, nil
+	if complete {
+		n.meta = objstore.CloneMeta(o.Meta)
+	}
+	n.checked = time.Now()
+	if !o.SizeKnown {
+		n.checked = time.Time{}
+	}
+	return changed
+}
+
+// isFresh reports whether what is known of the file need not be asked for.
+func (n *file) isFresh(age time.Duration) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.local, n.metaDirty, n.gone:
+		return true
+	case n.fsys.full() && !n.complete:
+		return false
+	}
+	return !n.checked.IsZero() && time.Since(n.checked) <= age
+}
+
+// refresh asks the store for the current version. A file that somebody else
+// removed is NotExist, and Stale for who has it open.
+func (n *file) refresh(ctx context.Context) error {
+	for {
+		n.mu.Lock()
+		version := n.version
+		n.mu.Unlock()
+		o, err := n.fsys.heads.ask(ctx, n.bucket, n.key())
+		n.mu.Lock()
+		if n.local || n.gone {
+			n.mu.Unlock()
+			return nil
+		}
+		if n.version != version && ctx.Err() == nil {
+			n.mu.Unlock()
+			continue
+		}
+		if err != nil {
+			if objstore.KindOf(err) == objstore.NotExist && n.handles > 0 {
+				n.lineage++
+				err = &objstore.Error{Op: "head", Key: n.bucket.Name(), Kind: objstore.Stale, Err: err}
+			}
+			n.mu.Unlock()
+			return err
+		}
+		changed := n.learnLocked(o, true)
+		n.mu.Unlock()
+		if changed {
+			n.fsys.notes.contentChanged(n.EmbeddedInode())
+		}
+		return nil
+	}
+}
+
+// needComplete asks for metadata and encryption unless they are known.
+func (n *file) needComplete(ctx context.Context) error {
+	n.mu.Lock()
+	ok := n.complete && !n.carried || !n.inStore || n.gone
+	n.mu.Unlock()
+	if ok {
+		return nil
+	}
+	return n.refresh(ctx)
+}
+
+// fillEntry answers a lookup.
+func (n *file) fillEntry(out *fuse.EntryOut) {
+	n.fsys.entryTimeouts(out, n.fillAttr(&out.Attr))
+}
+
+// fillAttr fills in what is known and returns for how long it holds.
+func (n *file) fillAttr(out *fuse.Attr) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	cfg := &n.fsys.cfg
+	var a attributes
+	if n.fsys.full() {
+		a = attributesOf(n.meta)
+	}
+	out.Mode = syscall.S_IFREG | cfg.FileMode
+	if a.hasMode {
+		out.Mode = syscall.S_IFREG | a.mode&0o7777
+	}
+	out.Uid, out.Gid = cfg.UID, cfg.GID
+	if a.hasUID {
+		out.Uid = a.uid
+	}
+	if a.hasGID {
+		out.Gid = a.gid
+	}
+	out.Nlink = 1
+	if n.gone {
+		out.Nlink = 0
+	}
+	out.Blksize = blockSize
+	out.Size = uint64(n.obj.Size)
+	// LIST tells milliseconds, HEAD seconds: a time that flips between them
+	// would make the kernel drop its pages and make build again.
+	t := n.obj.LastModified.Truncate(time.Second)
+	if n.local {
+		out.Size, t = uint64(n.size), n.wrote
+	}
+	if !a.mtime.IsZero() {
+		t = a.mtime
+	}
+	setTimes(out, t)
+	if n.local || n.metaDirty || n.checked.IsZero() {
+		return 0
+	}
+	return cfg.MetadataTTL
+}
+
+// Getattr implements gofuse.NodeGetattrer.
+func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	if !n.isFresh(n.fsys.cfg.MetadataTTL) {
+		q, end := question(ctx)
+		defer end()
+		if err := n.refresh(q); err != nil {
+			return n.fsys.errno("getattr", n.path(), err)
+		}
+	}
+	out.SetTimeout(n.fillAttr(&out.Attr))
+	return 0
+}
+
+// Setattr implements gofuse.NodeSetattrer.
+func (n *file) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if err := n.setattr(ctx, in); err != nil {
+		return n.fsys.errno("setattr", n.path(), err)
+	}
+	out.SetTimeout(n.fillAttr(&out.Attr))
+	return 0
+}
+
+func (n *file) setattr(ctx context.Context, in *fuse.SetAttrIn) error {
+	dctx, leave, err := n.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if size, ok := in.GetSize(); ok {
+		if err := n.truncate(dctx, int64(size)); err != nil {
+			return err
+		}
+	}
+	return n.changeMeta(dctx, func(meta map[string]string) error {
+		a := attributesOf(meta)
+		a.change(in, syscall.S_IFREG)
+		a.put(meta)
+		return nil
+	})
+}
+
+// Open implements gofuse.NodeOpener.
+func (n *file) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, uint32, syscall.Errno) {
+	h, fuseFlags, err := n.open(ctx, flags)
+	if err != nil {
+		return nil, 0, n.fsys.errno("open", n.path(), err)
+	}
+	return h, fuseFlags, 0
+}
+
+// revalidateAfter is how old knowledge of a file may be when it is opened:
+// what another mount has closed is seen by who opens it a second later.
+const revalidateAfter = time.Second
+
+func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) {
+	if !n.isFresh(min(revalidateAfter, n.fsys.cfg.MetadataTTL)) {
+		q, end := question(ctx)
+		err := n.refresh(q)
+		end()
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+		dctx, leave, err := n.change(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer leave()
+		if err := n.fsys.protected(dctx, n.bucket, n.key()); err != nil {
+			return nil, 0, err
+		}
+		if flags&syscall.O_TRUNC != 0 {
+			if err := n.truncateAtOpen(dctx); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+	n.mu.Lock()
+	var fuseFlags uint32
+	if n.local || n.cached == n.obj.ETag {
+		fuseFlags = fuse.FOPEN_KEEP_CACHE
+	}
+	if !n.local {
+		n.cached = n.obj.ETag
+	}
+	n.mu.Unlock()
+	return n.newHandle(ctx, flags), fuseFlags, nil
+}
+
+// change begins a change of the file: a context detached from the request,
+// and the gate of its directory entered. The caller calls leave.
+func (n *file) change(ctx context.Context) (dctx context.Context, leave func(), err error) {
+	dctx, cancel := detached(ctx)
+	parent, _ := n.parent()
+	left, err := n.fsys.gate.enter(dctx, parent)
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	return dctx, func() { left(); cancel() }, nil
+}
+
+// OnForget implements gofuse.NodeOnForgetter.
+func (n *file) OnForget() { n.fsys.freeIno(n.StableAttr().Ino) }

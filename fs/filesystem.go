@@ -1,0 +1,189 @@
+package fs
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"coffer/objstore"
+)
+
+// filesystem is what all inodes of one mount share.
+type filesystem struct {
+	cfg   Config
+	log   *slog.Logger
+	heads *heads
+	notes *notifier
+	gate  *gate
+	// background counts work that outlives its request: commits after the
+	// last close, and the like. Close waits for it.
+	background sync.WaitGroup
+
+	tree sync.RWMutex // parent and name of every node
+
+	mu      sync.Mutex
+	buckets map[string]objstore.Bucket
+	moved   map[uint64]bool // numbers of live inodes that left their key
+	lastIno uint64          // counter above the hashes
+	dirty   map[*file]struct{}
+	lost    []error // what could not be committed after the last close
+	warned  map[string]bool
+	handles int // open files, of any kind
+}
+
+func newFilesystem(cfg Config) *filesystem {
+	f := &filesystem{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		heads:   newHeads(),
+		notes:   newNotifier(),
+		buckets: map[string]objstore.Bucket{},
+		moved:   map[uint64]bool{},
+		lastIno: 1 << 63,
+		dirty:   map[*file]struct{}{},
+		warned:  map[string]bool{},
+	}
+	f.gate = newGate(&f.tree)
+	return f
+}
+
+// close ends the background work; no request may be under way any more.
+func (f *filesystem) close() {
+	f.notes.close()
+	f.background.Wait()
+}
+
+// bucket returns the open bucket, asking the store at first sight.
+func (f *filesystem) bucket(ctx context.Context, name string) (objstore.Bucket, error) {
+	f.mu.Lock()
+	b := f.buckets[name]
+	f.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	b, err := f.cfg.Store.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if raced := f.buckets[name]; raced != nil {
+		return raced, nil
+	}
+	f.buckets[name] = b
+	return b, nil
+}
+
+// forgetBucket drops what is known of a bucket that is gone: one of the same
+// name that comes later must be proved anew.
+func (f *filesystem) forgetBucket(name string) {
+	f.mu.Lock()
+	delete(f.buckets, name)
+	f.mu.Unlock()
+}
+
+// setDirty notes whether a file holds bytes or attributes that the store has not.
+func (f *filesystem) setDirty(n *file, dirty bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if dirty {
+		f.dirty[n] = struct{}{}
+	} else {
+		delete(f.dirty, n)
+	}
+}
+
+// dirtyFiles returns the files with uncommitted content.
+func (f *filesystem) dirtyFiles() []*file {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	files := make([]*file, 0, len(f.dirty))
+	for n := range f.dirty {
+		files = append(files, n)
+	}
+	return files
+}
+
+func (f *filesystem) addHandles(n int) {
+	f.mu.Lock()
+	f.handles += n
+	f.mu.Unlock()
+}
+
+// addLost records data that nobody was left to be told about.
+func (f *filesystem) addLost(err error) {
+	f.mu.Lock()
+	f.lost = append(f.lost, err)
+	f.mu.Unlock()
+}
+
+// warnOnce logs a line the first time that key comes up in this mount.
+func (f *filesystem) warnOnce(key, msg string, args ...any) {
+	f.mu.Lock()
+	seen := f.warned[key]
+	if len(f.warned) < 10_000 { // a bucket of a million odd keys is one trouble
+		f.warned[key] = true
+	}
+	f.mu.Unlock()
+	if !seen {
+		f.log.Warn(msg, args...)
+	}
+}
+
+// protected returns nil when new data under key of b will be protected as the
+// policy demands; the first refusal of a bucket is explained in the log.
+func (f *filesystem) protected(ctx context.Context, b objstore.Bucket, key string) error {
+	_, err := b.Protection(ctx, key)
+	if objstore.KindOf(err) == objstore.Unencrypted {
+		f.warnOnce("unencrypted "+b.Name(), "refusing to write: the bucket does not encrypt what is stored in it; "+
+			"turn on its default encryption, choose another bucket, or mount with --allow-unencrypted to store plaintext",
+			"bucket", b.Name(), "err", err)
+	}
+	return err
+}
+
+// full reports whether attributes come from object metadata.
+func (f *filesystem) full() bool { return f.cfg.Attributes == AttributesFull }
+
+// entryTimeouts sets how long the kernel may believe an entry.
+func (f *filesystem) entryTimeouts(out *fuse.EntryOut, ttl time.Duration) {
+	out.SetEntryTimeout(f.cfg.MetadataTTL)
+	out.SetAttrTimeout(ttl)
+}
+
+// notifier tells the kernel to drop cached pages. A notification may wait for
+// requests on the same inode, so it is never sent from inside of one, nor
+// under a lock.
+type notifier struct {
+	queue chan *gofuse.Inode
+	done  chan struct{}
+}
+
+func newNotifier() *notifier {
+	n := &notifier{queue: make(chan *gofuse.Inode, 1024), done: make(chan struct{})}
+	go func() {
+		defer close(n.done)
+		for inode := range n.queue {
+			inode.NotifyContent(0, 0)
+		}
+	}()
+	return n
+}
+
+// contentChanged asks for the pages of inode to be dropped. When the queue is
+// full the pages stay until the next open, which drops them too.
+func (n *notifier) contentChanged(inode *gofuse.Inode) {
+	select {
+	case n.queue <- inode:
+	default:
+	}
+}
+
+func (n *notifier) close() {
+	close(n.queue)
+	<-n.done
+}

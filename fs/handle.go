@@ -1,0 +1,229 @@
+package fs
+
+import (
+	"context"
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"coffer/cache"
+	"coffer/objstore"
+)
+
+// handle is an open file.
+type handle struct {
+	file    *file
+	writes  bool
+	opener  uint32 // process
+	lineage uint64 // of the file when it was opened
+
+	mu     sync.Mutex
+	reader *cache.Reader // nil before the first read
+	// version is what file.version was when reader was opened.
+	version uint64
+}
+
+func (n *file) newHandle(ctx context.Context, flags uint32) *handle {
+	h := &handle{file: n, writes: flags&syscall.O_ACCMODE != syscall.O_RDONLY}
+	if caller, ok := fuse.FromContext(ctx); ok && h.writes {
+		h.opener = processOf(caller.Pid)
+	}
+	n.mu.Lock()
+	h.lineage = n.lineage
+	n.handles++
+	if h.writes {
+		n.writers++
+	}
+	n.mu.Unlock()
+	n.fsys.addHandles(1)
+	return h
+}
+
+// readerOf returns the reader for the file's object, o, as it is after as
+// many own changes as version counts: a commit or a rename on this mount
+// carries open handles along.
+func (h *handle) readerOf(o objstore.Object, version uint64) *cache.Reader {
+	h.mu.Lock()
+	old := h.reader
+	if old == nil || h.version != version || old.Ref().ETag != o.ETag {
+		ref := o.Ref(h.file.bucket.Name())
+		ref.Key = h.file.key()
+		h.version = version
+		h.reader = h.file.fsys.cfg.Cache.OpenReader(h.file.bucket, ref, o.Size)
+	} else {
+		old = nil
+	}
+	r := h.reader
+	h.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+	return r
+}
+
+// Read implements gofuse.FileReader.
+func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n := h.file
+	for {
+		n.mu.Lock()
+		local, obj, stale, version, moved := n.local, n.obj, n.lineage != h.lineage, n.version, n.carried && !n.gone
+		n.mu.Unlock()
+		if stale {
+			return nil, syscall.ESTALE
+		}
+		if local {
+			got, ok, err := n.readLocal(ctx, dest, off)
+			if err != nil {
+				return nil, n.fsys.errno("read", n.path(), err)
+			}
+			if !ok {
+				continue // committed in the meantime
+			}
+			return fuse.ReadResultData(dest[:got]), 0
+		}
+		if moved {
+			if err := n.refresh(ctx); err != nil {
+				return nil, n.fsys.errno("read", n.path(), err)
+			}
+			continue
+		}
+		span, err := h.readerOf(obj, version).ReadAt(ctx, off, len(dest))
+		if err != nil {
+			return nil, n.fsys.errno("read", n.path(), err)
+		}
+		if span.Len() == 0 {
+			// go-fuse never calls Done for an empty reply.
+			span.Release()
+			return fuse.ReadResultData(nil), 0
+		}
+		return reply{span}, 0
+	}
+}
+
+// reply hands pinned blocks to the kernel without a copy.
+type reply struct{ *cache.Span }
+
+// Size implements fuse.ReadResult.
+func (r reply) Size() int { return r.Len() }
+
+// Slices lets go-fuse write the blocks with one writev.
+func (r reply) Slices() ([][]byte, fuse.Status) { return r.Span.Slices(), fuse.OK }
+
+// Bytes implements fuse.ReadResult.
+func (r reply) Bytes(buf []byte) ([]byte, fuse.Status) { return buf[:r.CopyTo(buf)], fuse.OK }
+
+// Done implements fuse.ReadResult: the kernel has its copy.
+func (r reply) Done() { r.Release() }
+
+// Write implements gofuse.FileWriter.
+func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	n := h.file
+	if errno := n.stickyErrno(); errno != 0 {
+		return 0, errno
+	}
+	if h.isStale() {
+		return 0, syscall.ESTALE
+	}
+	dctx, leave, err := n.change(ctx)
+	if err == nil {
+		err = n.write(dctx, data, off)
+		leave()
+	}
+	if err != nil {
+		return 0, n.fsys.errno("write", n.path(), err)
+	}
+	return uint32(len(data)), 0
+}
+
+func (h *handle) isStale() bool {
+	h.file.mu.Lock()
+	defer h.file.mu.Unlock()
+	return h.file.lineage != h.lineage
+}
+
+// Flush implements gofuse.FileFlusher: it is called for every close(2) of a
+// descriptor, those that a child process inherited included.
+//
+//	sh -c '(a; b) > file'
+//
+// opens the file once; when a ends, its copy is closed, and the file is not
+// done. So only a close by the process that opened it commits. What is left
+// at the last close of all is committed by Release.
+func (h *handle) Flush(ctx context.Context) syscall.Errno {
+	n := h.file
+	if !h.writes {
+		return 0
+	}
+	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != h.opener && processOf(caller.Pid) != h.opener {
+		return n.stickyErrno()
+	}
+	return h.commit(ctx, "close")
+}
+
+// Fsync implements gofuse.FileFsyncer: after it, another machine sees the data.
+func (h *handle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
+	if !h.writes {
+		return 0
+	}
+	return h.commit(ctx, "fsync")
+}
+
+func (h *handle) commit(ctx context.Context, op string) syscall.Errno {
+	n := h.file
+	if errno := n.stickyErrno(); errno != 0 {
+		return errno
+	}
+	dctx, leave, err := n.change(ctx)
+	if err == nil {
+		err = n.commitNow(dctx)
+		leave()
+	}
+	if err != nil {
+		return n.fsys.errno(op, n.path(), err)
+	}
+	return 0
+}
+
+// stickyErrno returns what the last failed commit was answered with.
+func (n *file) stickyErrno() syscall.Errno {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return toErrno(n.failed)
+}
+
+// Release implements gofuse.FileReleaser: the last close of all. Nobody hears
+// its errors, so they are logged, and kept for unmount to report.
+func (h *handle) Release(ctx context.Context) syscall.Errno {
+	h.mu.Lock()
+	reader := h.reader
+	h.reader = nil
+	h.mu.Unlock()
+	if reader != nil {
+		reader.Close()
+	}
+	h.file.released(ctx, h.writes)
+	h.file.fsys.addHandles(-1)
+	return 0
+}
+
+// Allocate implements gofuse.FileAllocater: an object has no blocks to
+// reserve, only a size.
+func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
+	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
+	if mode&^keepSize != 0 {
+		return syscall.EOPNOTSUPP
+	}
+	if mode&keepSize != 0 {
+		return 0
+	}
+	dctx, leave, err := h.file.change(ctx)
+	if err == nil {
+		err = h.file.growTo(dctx, int64(off+size))
+		leave()
+	}
+	if err != nil {
+		return h.file.fsys.errno("fallocate", h.file.path(), err)
+	}
+	return 0
+}

@@ -1,0 +1,122 @@
+package fs
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+
+	"coffer/objstore"
+)
+
+const (
+	// headsRemembered is how many HEAD results are kept, at some 400 bytes
+	// each: 25 MB when full.
+	headsRemembered = 64 << 10
+	// headsInFlight bounds the HEADs that run ahead of a reader of a directory.
+	headsInFlight = 64
+)
+
+// heads remembers what HEAD said of object versions. A result belongs to one
+// version (key, ETag, LastModified, size), so it never goes stale: a listing
+// that shows another version simply does not match it.
+type heads struct {
+	flights singleflight.Group
+	ahead   *semaphore.Weighted
+
+	mu sync.Mutex
+	// Two generations make a cheap approximation of LRU: what is used moves
+	// to the young one, and when that is half full the old one is dropped.
+	young, old map[headKey]objstore.Object
+}
+
+type headKey struct{ bucket, key string }
+
+func newHeads() *heads {
+	return &heads{
+		ahead: semaphore.NewWeighted(headsInFlight),
+		young: map[headKey]objstore.Object{},
+	}
+}
+
+// sameVersion reports whether a listing's entry and a HEAD result speak of
+// the same version. LIST has milliseconds where HEAD has seconds.
+func sameVersion(e objstore.Entry, o objstore.Object) bool {
+	return e.ETag == o.ETag && e.StoredSize == o.StoredSize &&
+		e.LastModified.Truncate(time.Second).Equal(o.LastModified.Truncate(time.Second))
+}
+
+// recall returns the remembered HEAD of the version that e names.
+func (h *heads) recall(bucket string, e objstore.Entry) (objstore.Object, bool) {
+	k := headKey{bucket, e.Key}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o, ok := h.young[k]
+	if !ok {
+		if o, ok = h.old[k]; ok {
+			h.putLocked(k, o)
+		}
+	}
+	return o, ok && sameVersion(e, o)
+}
+
+// forget drops what is known and being asked of key, after an own change.
+func (h *heads) forget(bucket, key string) {
+	h.flights.Forget(bucket + "\x00" + key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.young, headKey{bucket, key})
+	delete(h.old, headKey{bucket, key})
+}
+
+// remember keeps o for recall.
+func (h *heads) remember(bucket string, o objstore.Object) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.putLocked(headKey{bucket, o.Key}, o)
+}
+
+func (h *heads) putLocked(k headKey, o objstore.Object) {
+	if len(h.young) >= headsRemembered/2 {
+		h.old, h.young = h.young, make(map[headKey]objstore.Object, headsRemembered/2)
+	}
+	h.young[k] = o
+}
+
+// ask sends a HEAD for the current version of key, once for all who ask at
+// the same time, and remembers the answer.
+func (h *heads) ask(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
+	result := h.flights.DoChan(b.Name()+"\x00"+key, func() (any, error) {
+		// Detached: one caller that gives up must not fail the others.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), questionTimeout)
+		defer cancel()
+		o, err := b.Head(ctx, objstore.Ref{Key: key})
+		if err == nil {
+			h.remember(b.Name(), o)
+		}
+		return o, err
+	})
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return objstore.Object{}, r.Err
+		}
+		return r.Val.(objstore.Object), nil
+	case <-ctx.Done():
+		return objstore.Object{}, ctx.Err()
+	}
+}
+
+// askAhead starts a HEAD for e unless it is remembered or too many are under
+// way. wg counts it.
+func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) {
+	if _, ok := h.recall(b.Name(), e); ok || !h.ahead.TryAcquire(1) {
+		return
+	}
+	wg.Go(func() {
+		defer h.ahead.Release(1)
+		_, _ = h.ask(ctx, b, e.Key) // a failure shows when somebody looks the name up
+	})
+}

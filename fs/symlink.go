@@ -1,0 +1,180 @@
+package fs
+
+import (
+	"context"
+	"io"
+	"sync"
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"coffer/objstore"
+)
+
+// symlinkMax is the longest target in bytes: PATH_MAX.
+const symlinkMax = 4096
+
+// symlink is an object whose metadata says that it is a symbolic link, as
+// s3fs writes them: the target is the object's content, so that it is
+// protected like any other.
+type symlink struct {
+	gofuse.Inode
+	fsys   *filesystem
+	bucket objstore.Bucket
+	place  place
+
+	mu sync.Mutex
+	// obj changes its metadata only: a link with another target is another inode.
+	obj objstore.Object
+}
+
+// object returns the stored link.
+func (l *symlink) object() objstore.Object {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.obj
+}
+
+func (l *symlink) fillAttr(out *fuse.Attr) {
+	obj := l.object()
+	a := attributesOf(obj.Meta)
+	out.Mode = syscall.S_IFLNK | 0o777
+	out.Uid, out.Gid = l.fsys.cfg.UID, l.fsys.cfg.GID
+	if a.hasUID {
+		out.Uid = a.uid
+	}
+	if a.hasGID {
+		out.Gid = a.gid
+	}
+	out.Nlink = 1
+	out.Size = uint64(obj.Size)
+	out.Blksize = blockSize
+	t := a.mtime
+	if t.IsZero() {
+		t = obj.LastModified
+	}
+	setTimes(out, t)
+}
+
+// Getattr implements gofuse.NodeGetattrer.
+func (l *symlink) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	l.fillAttr(&out.Attr)
+	out.SetTimeout(l.fsys.cfg.MetadataTTL)
+	return 0
+}
+
+// key returns the key of the link itself.
+func (l *symlink) key() string {
+	l.fsys.tree.RLock()
+	defer l.fsys.tree.RUnlock()
+	return l.place.parent.prefixLocked() + l.place.name
+}
+
+// Setattr implements gofuse.NodeSetattrer: owner and times of the link. They
+// are part of the metadata, so the link is stored anew in place.
+func (l *symlink) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	obj := l.object()
+	meta := objstore.CloneMeta(obj.Meta)
+	a := attributesOf(meta)
+	a.change(in, syscall.S_IFLNK)
+	a.mode = syscall.S_IFLNK | 0o777
+	a.put(meta)
+	l.fsys.tree.RLock()
+	parent := l.place.parent
+	l.fsys.tree.RUnlock()
+	dctx, leave, err := parent.change(ctx)
+	if err != nil {
+		return toErrno(err)
+	}
+	defer leave()
+	key := l.key()
+	done, err := l.bucket.Copy(dctx, key, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.CopyOptions{Meta: meta})
+	if err != nil {
+		return l.fsys.errno("setattr", path(l.bucket, key), err)
+	}
+	l.fsys.heads.forget(l.bucket.Name(), key)
+	l.mu.Lock()
+	l.obj.ETag, l.obj.Meta = done.ETag, meta
+	if !done.LastModified.IsZero() {
+		l.obj.LastModified = done.LastModified
+	}
+	l.mu.Unlock()
+	l.fillAttr(&out.Attr)
+	out.SetTimeout(l.fsys.cfg.MetadataTTL)
+	return 0
+}
+
+// Readlink implements gofuse.NodeReadlinker.
+func (l *symlink) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
+	q, end := question(ctx)
+	defer end()
+	key := l.key()
+	target, err := l.read(q, key)
+	if err != nil {
+		return nil, l.fsys.errno("readlink", path(l.bucket, key), err)
+	}
+	return target, 0
+}
+
+func (l *symlink) read(ctx context.Context, key string) ([]byte, error) {
+	if obj := l.object(); obj.Size == 0 || obj.Size > symlinkMax {
+		return nil, &objstore.Error{Op: "readlink", Key: path(l.bucket, key), Kind: objstore.Integrity}
+	}
+	r, _, err := l.bucket.Get(ctx, objstore.Ref{Key: key}, objstore.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, symlinkMax))
+}
+
+// Symlink implements gofuse.NodeSymlinker.
+func (d *dir) Symlink(ctx context.Context, target, nm string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	key := d.prefix() + nm
+	if !d.fsys.full() {
+		return nil, syscall.EPERM // a mount that does not read metadata could not show it
+	}
+	meta := map[string]string{}
+	a := d.newAttributes(ctx, 0o777, syscall.S_IFLNK)
+	a.put(meta)
+	dctx, leave, err := d.change(ctx)
+	if err != nil {
+		return nil, toErrno(err)
+	}
+	defer leave()
+	obj, err := d.putSymlink(dctx, key, target, meta)
+	if err != nil {
+		return nil, d.fsys.errno("symlink", path(d.bucket, key), err)
+	}
+	d.didChange(nm)
+	obj.Meta = meta
+	obj.Key, obj.Size = key, int64(len(target))
+	if obj.LastModified.IsZero() {
+		if o, err := d.fsys.heads.ask(dctx, d.bucket, key); err == nil {
+			obj = o
+		}
+	}
+	l := &symlink{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: obj}
+	l.fillAttr(&out.Attr)
+	d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
+	return d.NewInode(ctx, l, gofuse.StableAttr{Mode: syscall.S_IFLNK, Ino: d.fsys.newIno(d.bucket.Name(), key)}), 0
+}
+
+func (d *dir) putSymlink(ctx context.Context, key, target string, meta map[string]string) (objstore.Object, error) {
+	if err := checkKey(key); err != nil {
+		return objstore.Object{}, err
+	}
+	if err := d.fsys.protected(ctx, d.bucket, key); err != nil {
+		return objstore.Object{}, err
+	}
+	if err := d.clearUnlinked(ctx, key[len(d.prefix()):]); err != nil {
+		return objstore.Object{}, err
+	}
+	return putObject(ctx, d.bucket, key, []byte(target), objstore.CreateOptions{
+		Meta: meta, Cond: objstore.Condition{IfAbsent: true}, SizeHint: int64(len(target)),
+	})
+}
+
+// OnForget implements gofuse.NodeOnForgetter.
+func (l *symlink) OnForget() { l.fsys.freeIno(l.StableAttr().Ino) }

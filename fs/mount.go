@@ -47,7 +47,7 @@ func Mount(ctx context.Context, mountpoint string, cfg Config) (*Mounted, error)
 	server, err := gofuse.Mount(mountpoint, top, options(cfg))
 	if err != nil {
 		fsys.close()
-		return nil, fmt.Errorf("mount at %s: %w", mountpoint, err)
+		return nil, err
 	}
 	m := &Mounted{point: mountpoint, server: server, fsys: fsys, ended: make(chan struct{})}
 	go func() {

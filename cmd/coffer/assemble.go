@@ -121,7 +121,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		return st, fmt.Errorf("cache: %w", err)
 	}
 	st.closes = append(st.closes, held)
-	st.mnt, err = fs.Mount(plan.dir, fs.Config{
+	st.mnt, err = fs.Mount(ctx, plan.dir, fs.Config{
 		Store: store, Cache: held, Bucket: plan.src.Bucket, Prefix: prefix,
 		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted,
 		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),

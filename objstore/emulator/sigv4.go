@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -268,18 +269,29 @@ func headerText(r *http.Request, name string) string {
 	return strings.Join(trimmed, ",")
 }
 
+// canonicalQuery sorts by name and then by value: sorting the joined pairs
+// would put "a-b=" before "a=".
 func canonicalQuery(query url.Values, presigned bool) string {
-	var pairs []string
+	var pairs [][2]string
 	for name, values := range query {
 		if presigned && name == "X-Amz-Signature" {
 			continue
 		}
 		for _, v := range values {
-			pairs = append(pairs, uriEncode(name, true)+"="+uriEncode(v, true))
+			pairs = append(pairs, [2]string{uriEncode(name, true), uriEncode(v, true)})
 		}
 	}
-	slices.Sort(pairs)
-	return strings.Join(pairs, "&")
+	slices.SortFunc(pairs, func(a, b [2]string) int {
+		return cmp.Or(strings.Compare(a[0], b[0]), strings.Compare(a[1], b[1]))
+	})
+	var b strings.Builder
+	for i, p := range pairs {
+		if i > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(p[0] + "=" + p[1])
+	}
+	return b.String()
 }
 
 // uriEncode escapes every byte but RFC 3986's unreserved characters and, in a

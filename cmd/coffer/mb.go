@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"os/signal"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"coffer/objstore"
+	"coffer/objstore/s3store"
 )
 
 const mbLong = `Create a bucket with server-side encryption on, and prove it: the bucket's
@@ -39,7 +40,7 @@ func newMB(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.withStore(cfg, func(ctx context.Context, store objstore.Store, _ *slog.Logger) error {
+			return a.withStore(cfg, func(ctx context.Context, store *s3store.Store) error {
 				enc, err := store.CreateBucket(ctx, bucket, objstore.CreateBucketOptions{AllowUnencrypted: cfg.AllowUnencrypted})
 				if err != nil {
 					return explainCreate(bucket, err)
@@ -78,10 +79,10 @@ func explainCreate(bucket string, err error) error {
 
 // withStore calls do with a connection to the store, until it returns or the
 // user interrupts.
-func (a *app) withStore(cfg Config, do func(context.Context, objstore.Store, *slog.Logger) error) (err error) {
+func (a *app) withStore(cfg Config, do func(context.Context, *s3store.Store) error) (err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer cancel()
-	out := a.stderr
+	var out io.Writer = a.stderr
 	if cfg.LogFile != "" {
 		f, err := openLogFile(cfg.LogFile, 0)
 		if err != nil {
@@ -90,10 +91,9 @@ func (a *app) withStore(cfg Config, do func(context.Context, objstore.Store, *sl
 		defer f.Close()
 		out = f
 	}
-	log := newLogger(out, cfg)
-	store, err := openStore(ctx, cfg, "", log)
+	store, err := openStore(ctx, cfg, "", newLogger(out, cfg))
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(ctx, store, log), store.Close())
+	return errors.Join(do(ctx, store), store.Close())
 }

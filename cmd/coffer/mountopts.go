@@ -17,17 +17,17 @@ type mountOption struct {
 // mountFlags are options of -o that the kernel, not Coffer, gives a meaning.
 // Those that change what a mount permits must reach the kernel.
 type mountFlags struct {
-	NoExec, NoAtime bool
+	NoExec bool
 }
 
 // ignoredOptions are accepted and change nothing: mount(8), systemd and fstab
 // pass them, or they state what holds anyway (default_permissions, nosuid,
-// nodev). suid and dev are what mount(8) adds for root; they only permit, and
+// nodev, and no access times to keep). suid and dev are what mount(8) adds for root; they only permit, and
 // leaving out a permission is safe.
 var ignoredOptions = map[string]bool{
 	"defaults": true, "auto": true, "noauto": true, "nofail": true, "_netdev": true, "user": true, "users": true,
 	"nouser": true, "owner": true, "group": true, "suid": true, "nosuid": true, "dev": true, "nodev": true,
-	"exec": true, "async": true, "atime": true, "relatime": true, "norelatime": true, "strictatime": true,
+	"exec": true, "async": true, "atime": true, "noatime": true, "relatime": true, "norelatime": true, "strictatime": true,
 	"nostrictatime": true, "diratime": true, "nodiratime": true, "lazytime": true, "nolazytime": true,
 	"default_permissions": true, "silent": true, "loud": true, "comment": true,
 }
@@ -60,9 +60,6 @@ func parseMountOptions(text string) (opts []mountOption, kernel mountFlags, err 
 			continue
 		case name == "noexec":
 			kernel.NoExec = true
-			continue
-		case name == "noatime":
-			kernel.NoAtime = true
 			continue
 		}
 		flag := strings.ReplaceAll(name, "_", "-")
@@ -116,9 +113,6 @@ func (k mountFlags) options() []string {
 	var o []string
 	if k.NoExec {
 		o = append(o, "noexec")
-	}
-	if k.NoAtime {
-		o = append(o, "noatime")
 	}
 	return o
 }

@@ -75,6 +75,8 @@ func bindFileSystem(fs *pflag.FlagSet, c *Config) {
 	fs.DurationVar(&c.MetadataTTL, "metadata-ttl", c.MetadataTTL, "how long names and attributes are believed without asking the store; own changes are seen at once")
 	fs.Var(&c.UID, "uid", "owner of files that have none stored (default: the mounting user)")
 	fs.Var(&c.GID, "gid", "group of files that have none stored (default: the mounting user's)")
+	// The text says what the default is; "own" alone would not.
+	fs.Lookup("uid").DefValue, fs.Lookup("gid").DefValue = "", ""
 	fs.Var(&c.Umask, "umask", "permission bits taken away from files and directories that have no mode stored")
 	fs.BoolVar(&c.AllowOther, "allow-other", c.AllowOther, "let other users in (needs user_allow_other in /etc/fuse.conf unless root)")
 	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")

@@ -116,7 +116,9 @@ func newRoot(a *app) *cobra.Command {
 		Long:          rootLong + "\n\n" + exitCodeHelp,
 		Example:       rootExample,
 		SilenceErrors: true,
-		SilenceUsage:  true,
+		// Names within this edit distance are suggested.
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -145,7 +147,7 @@ func newRoot(a *app) *cobra.Command {
 		cmd   *cobra.Command
 	}{
 		{"mount", newMount(a)}, {"mount", newUmount(a)}, {"mount", newRun(a)}, {"mount", newStatus(a)},
-		{"store", newMB(a)}, {"store", newEmulator(a)},
+		{"store", newMB(a)}, {"store", newCheck(a)}, {"store", newEmulator(a)},
 		{"more", newDemo(a)}, {"more", newVersion(a)},
 	} {
 		sub.cmd.GroupID = sub.group

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -199,27 +198,32 @@ const busyPatience = 10 * time.Second
 func (a *app) umountAfter(dir string) error {
 	// No signal cuts this short: it is what keeps the data.
 	ctx := context.Background()
+	var unflushed []string
+	err := errInUse
 	deadline := time.Now().Add(busyPatience)
-	for pause := 50 * time.Millisecond; time.Now().Before(deadline); pause = min(2*pause, time.Second) {
-		var said bytes.Buffer
-		quiet := &app{env: a.env, stdout: a.stdout, stderr: &said}
-		err := quiet.umount(ctx, dir, false, false)
-		var e *exitError
-		switch {
-		case err == nil:
-			return nil
-		case errors.As(err, &e) && e.err == nil:
-			_, _ = said.WriteTo(a.stderr)
-			return errors.New("some data did not reach the store")
+	for pause := 50 * time.Millisecond; err != nil && time.Now().Before(deadline); pause = min(2*pause, time.Second) {
+		var texts []string
+		texts, err = a.umount(ctx, dir, false, false)
+		unflushed = union(unflushed, texts)
+		if err != nil {
+			if _, mounted, merr := mountAt(dir); merr == nil && !mounted {
+				// The command has unmounted it itself.
+				err = nil
+				break
+			}
+			time.Sleep(pause)
 		}
-		if _, mounted, err := mountAt(dir); err == nil && !mounted {
-			// The command has unmounted it itself.
-			return nil
+	}
+	if err != nil {
+		var texts []string
+		if texts, err = a.umount(ctx, dir, true, false); err == nil {
+			err = fmt.Errorf("%s was still in use %v after the command had ended and was detached: what is written there from now on may be lost", dir, busyPatience)
 		}
-		time.Sleep(pause)
+		unflushed = union(unflushed, texts)
 	}
-	if err := a.umount(ctx, dir, true, false); err != nil {
-		return err
+	a.sayUnflushed(unflushed)
+	if err == nil && len(unflushed) > 0 {
+		err = fmt.Errorf("the data of %d files did not reach the store", len(unflushed))
 	}
-	return fmt.Errorf("%s was still in use %v after the command had ended and was detached: what is written there from now on may be lost", dir, busyPatience)
+	return err
 }

@@ -84,6 +84,9 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 			return err
 		}
 	}
+	if err := prepareMountPoint(plan.dir, plan.cfg.NonEmpty); err != nil {
+		return err
+	}
 	// Log, socket and scratch files are the user's alone. Modes of files in
 	// the mount come with the kernel's requests and do not depend on it.
 	unix.Umask(0o077)
@@ -101,9 +104,6 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 		}
 	}()
 
-	if err := prepareMountPoint(plan.dir, plan.cfg.NonEmpty); err != nil {
-		return err
-	}
 	dir, err := makeControlDir(a.env)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -14,7 +15,7 @@ type mounted interface {
 	// Wait returns when the kernel has let go of the mount.
 	Wait()
 	// Flush commits every dirty file and returns an error for each that
-	// could not be.
+	// could not be, and once for each that was lost since the last call.
 	Flush(ctx context.Context) []error
 	// Unmount fails while files are open or a process works inside.
 	Unmount() error
@@ -126,7 +127,7 @@ func (s *session) unmount(ctx context.Context, req controlRequest, reply *contro
 	case <-ctx.Done():
 	}
 	// Files that were closed in the last moment.
-	reply.Unflushed = append(reply.Unflushed, s.flush(ctx)...)
+	reply.Unflushed = union(reply.Unflushed, s.flush(ctx))
 	reply.Done = true
 }
 
@@ -149,6 +150,7 @@ func (s *session) run(stop, force <-chan struct{}) (unflushed []string, err erro
 	case <-stop:
 		select {
 		case <-s.turn:
+			unflushed = s.flush(ctx)
 			err = s.shutDown(ctx)
 			s.turn <- struct{}{}
 		case <-ctx.Done():
@@ -161,14 +163,23 @@ func (s *session) run(stop, force <-chan struct{}) (unflushed []string, err erro
 	case <-ctx.Done():
 	}
 	// Releases may still be on their way after the kernel has let go.
-	return s.flush(ctx), err
+	return union(unflushed, s.flush(ctx)), err
 }
 
-// shutDown flushes and unmounts, waiting a while for files to be closed.
+// union returns the texts of a, and those of b that a has not.
+func union(a, b []string) []string {
+	for _, t := range b {
+		if !slices.Contains(a, t) {
+			a = append(a, t)
+		}
+	}
+	return a
+}
+
+// shutDown unmounts, waiting a while for files to be closed.
 func (s *session) shutDown(ctx context.Context) error {
 	deadline := time.Now().Add(s.patience)
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		s.flush(ctx)
 		if s.detach == nil {
 			// The mount is not ours to end: its maker closes it when we
 			// are gone.

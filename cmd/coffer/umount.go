@@ -45,7 +45,12 @@ func newUmount(a *app) *cobra.Command {
 			defer cancel()
 			ctx, cancelTimeout := context.WithTimeout(ctx, timeout)
 			defer cancelTimeout()
-			return a.umount(ctx, dir, lazy, discard)
+			unflushed, err := a.umount(ctx, dir, lazy, discard)
+			a.sayUnflushed(unflushed)
+			if err == nil && len(unflushed) > 0 {
+				err = fmt.Errorf("umount %s: unmounted, but the data of %d files is not in the store", dir, len(unflushed))
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&lazy, "lazy", false, "detach now, even if in use; do not wait for the end")
@@ -54,12 +59,21 @@ func newUmount(a *app) *cobra.Command {
 	return cmd
 }
 
-// umount ends the mount at dir through its daemon, or without one.
-func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) error {
+// sayUnflushed prints a line for each file whose data is not in the store.
+func (a *app) sayUnflushed(texts []string) {
+	for _, t := range texts {
+		fmt.Fprintf(a.stderr, "coffer: not in the store: %s\n", t)
+	}
+}
+
+// umount ends the mount at dir through its daemon, or without one. The texts
+// name files whose data is not in the store; there may be some whether or not
+// it is unmounted, which the error tells.
+func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflushed []string, err error) {
 	uid := os.Getuid()
 	entry, mounted, err := mountAt(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if mounted && entry.UID >= 0 && uid == 0 {
 		uid = entry.UID
@@ -69,36 +83,31 @@ func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) error 
 		client, err = dialControl(dir, a.env, os.Getuid())
 	}
 	if errors.Is(err, errNoDaemon) {
-		return umountAlone(dir, entry, mounted, lazy)
+		return nil, umountAlone(dir, entry, mounted, lazy)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer client.Close()
 	reply, err := client.call(ctx, controlRequest{Op: "unmount", Lazy: lazy, Discard: discard})
-	if err != nil {
-		return fmt.Errorf("umount %s: %w", dir, err)
-	}
-	for _, text := range reply.Unflushed {
-		fmt.Fprintf(a.stderr, "coffer: not in the store: %s\n", text)
-	}
 	switch {
+	case err != nil:
+		return nil, fmt.Errorf("umount %s: %w", dir, err)
 	case reply.Busy:
-		return fmt.Errorf("umount %s: in use: a program has files open or its working directory there (fuser -vm %s lists them; --lazy detaches)", dir, dir)
+		return reply.Unflushed, fmt.Errorf("umount %s: in use: a program has files open or its working directory there (fuser -vm %s lists them; --lazy detaches)", dir, dir)
 	case !reply.Done && len(reply.Unflushed) > 0:
-		return fmt.Errorf("umount %s: the data of %d files is not in the store; it stays mounted (--discard unmounts and loses them)", dir, len(reply.Unflushed))
+		return reply.Unflushed, fmt.Errorf("umount %s: the data of %d files is not in the store; it stays mounted (--discard unmounts and loses them)", dir, len(reply.Unflushed))
 	case !reply.Done:
-		return fmt.Errorf("umount %s: %s", dir, reply.Error)
+		return nil, fmt.Errorf("umount %s: %s", dir, reply.Error)
 	}
-	if !lazy {
-		if err := client.waitGone(ctx); err != nil {
-			return fmt.Errorf("umount %s: unmounted, but the daemon (pid %d) has not ended: %w", dir, reply.PID, err)
-		}
+	if lazy {
+		return reply.Unflushed, nil
 	}
-	if len(reply.Unflushed) > 0 {
-		return &exitError{code: exitFailure}
+	if err := client.waitGone(ctx); err != nil {
+		err = fmt.Errorf("umount %s: unmounted, but the daemon (pid %d) has not ended: %w", dir, reply.PID, err)
+		return reply.Unflushed, err
 	}
-	return nil
+	return reply.Unflushed, nil
 }
 
 // umountAlone unmounts where no daemon answers: a dead mount, or one whose

@@ -4,9 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +34,8 @@ type bucket struct {
 	uploads map[string]*upload
 	// completed finds the version that a finished upload became.
 	completed map[string]*version
+
+	pins pins
 }
 
 // bucketConfig is bucket.json.
@@ -211,30 +211,12 @@ func (b *bucket) configure(change func(*bucketConfig)) error {
 }
 
 // latest returns the current version of key, nil when there is none or it is a
-// delete marker, and the marker then.
-func (b *bucket) latest(key string) (v, marker *version) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	e := b.index.get(key)
-	if e == nil {
-		return nil, nil
-	}
-	if v = e.current(); v == nil {
-		return nil, e.versions[0]
-	}
-	return v, nil
-}
-
-// find returns a version by id.
-func (b *bucket) find(key, id string) *version {
+// delete marker.
+func (b *bucket) latest(key string) *version {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	if e := b.index.get(key); e != nil {
-		for _, v := range e.versions {
-			if v.ID == id {
-				return v
-			}
-		}
+		return e.current()
 	}
 	return nil
 }
@@ -242,182 +224,39 @@ func (b *bucket) find(key, id string) *version {
 // lookup returns the version that a request for key and versionID ("" is the
 // current one) means, or S3's error for it.
 func (b *bucket) lookup(key, versionID string) (*version, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.lookupLocked(key, versionID)
+}
+
+// lookupLocked is lookup for a caller that holds mu.
+func (b *bucket) lookupLocked(key, versionID string) (*version, error) {
+	e := b.index.get(key)
 	if versionID == "" {
-		v, marker := b.latest(key)
-		switch {
-		case v != nil:
-			return v, nil
-		case marker != nil:
-			return nil, errNoSuchKey(key).withHeader("x-amz-delete-marker", "true").withHeader("x-amz-version-id", marker.ID)
+		if e == nil {
+			return nil, errNoSuchKey(key)
 		}
-		return nil, errNoSuchKey(key)
+		if v := e.current(); v != nil {
+			return v, nil
+		}
+		return nil, errNoSuchKey(key).withHeader("x-amz-delete-marker", "true").withHeader("x-amz-version-id", e.versions[0].ID)
 	}
-	v := b.find(key, versionID)
-	if v == nil {
+	v := e.byID(versionID)
+	switch {
+	case v == nil:
 		return nil, fail("NoSuchVersion", "The specified version does not exist.").with("Key", key).with("VersionId", versionID)
-	}
-	if v.DeleteMarker {
+	case v.DeleteMarker:
 		return nil, fail("MethodNotAllowed", "The specified method is not allowed against this resource.").
 			withHeader("x-amz-delete-marker", "true").withHeader("x-amz-version-id", v.ID)
 	}
 	return v, nil
 }
 
-// open is lookup and the version's bytes. A version that is replaced between
-// the two is looked up again.
-func (b *bucket) open(key, versionID string) (*version, *content, error) {
-	for tries := 0; ; tries++ {
-		v, err := b.lookup(key, versionID)
-		if err != nil {
-			return nil, nil, err
-		}
-		c, err := b.vault.openSegments(b.dataDir(), v.Segments)
-		if errors.Is(err, fs.ErrNotExist) && tries < 100 {
-			continue
-		}
-		return v, c, err
-	}
-}
-
-// commit makes v a version of its key if cond holds of the current one. It
-// sets ID and Seq. On an error v's segments stay the caller's to remove.
-func (b *bucket) commit(v *version, cond condition) error {
-	b.gate.RLock()
-	defer b.gate.RUnlock()
-	if b.gone {
-		return errNoSuchBucket(b.name)
-	}
-	lock := b.keyLock(v.Key)
-	defer lock.Unlock()
-	current, _ := b.latest(v.Key)
-	if err := cond.check(v.Key, current); err != nil {
-		return err
-	}
-	v.Seq = b.clock.next()
-	v.ID = nullVersion
-	if b.config().Versioning == "Enabled" {
-		v.ID = newVersionID(v.Seq)
-	}
-	return b.store(v)
-}
-
-// newVersionID returns a version id. Its first half is the number that orders
-// versions, so that a listing can go on behind a version that was deleted.
-func newVersionID(seq int64) string {
-	return fmt.Sprintf("%016x%s", seq, newID()[:16])
-}
-
-// store writes v's metadata and puts v into the index. The caller holds gate
-// and the key's lock.
-func (b *bucket) store(v *version) error {
-	if err := b.vault.writeJSON(b.metaPath(v.Key, v.ID), v); err != nil {
-		return err
-	}
-	b.mu.Lock()
-	replaced := b.index.put(v)
-	if v.Upload != "" {
-		b.completed[v.Upload] = v
-	}
-	b.forget(replaced, v)
-	b.mu.Unlock()
-	if replaced != nil {
-		b.removeUnshared(replaced, v)
-	}
-	return nil
-}
-
-// forget drops what finds a version that was removed; under mu.
-func (b *bucket) forget(old, by *version) {
-	if old != nil && old.Upload != "" && (by == nil || by.Upload != old.Upload) {
-		delete(b.completed, old.Upload)
-	}
-}
-
-// removeUnshared removes the files of old unless by, which took its place
-// with other tags, has the same ones.
-func (b *bucket) removeUnshared(old, by *version) {
-	if by != nil && len(old.Segments) > 0 && len(by.Segments) > 0 && old.Segments[0].ID == by.Segments[0].ID {
-		return
-	}
-	b.vault.remove(b.dataDir(), old.Segments)
-}
-
-// retag replaces the tags of one version.
-func (b *bucket) retag(key, versionID string, tags []tag) (*version, error) {
-	b.gate.RLock()
-	defer b.gate.RUnlock()
-	if b.gone {
-		return nil, errNoSuchBucket(b.name)
-	}
-	lock := b.keyLock(key)
-	defer lock.Unlock()
-	v, err := b.lookup(key, versionID)
-	if err != nil {
-		return nil, err
-	}
-	changed := *v
-	changed.Tags = tags
-	return &changed, b.store(&changed)
-}
-
-// deletion is the outcome of a delete.
-type deletion struct {
-	// versionID and marker are what the reply shows: the version that was
-	// removed or the marker that was made, "" in a bucket without versions.
-	versionID string
-	marker    bool
-}
-
-// delete removes versionID of key for good, or, when it is "", the object as
-// the bucket's versioning has it. Removing what is absent succeeds.
-func (b *bucket) delete(key, versionID string, cond condition) (deletion, error) {
-	b.gate.RLock()
-	defer b.gate.RUnlock()
-	if b.gone {
-		return deletion{}, errNoSuchBucket(b.name)
-	}
-	lock := b.keyLock(key)
-	defer lock.Unlock()
-	current, _ := b.latest(key)
-	if versionID != "" {
-		v := b.find(key, versionID)
-		if err := cond.check(key, v); err != nil {
-			return deletion{}, err
-		}
-		if v == nil {
-			return deletion{versionID: versionID}, nil
-		}
-		return deletion{versionID: versionID, marker: v.DeleteMarker}, b.erase(v)
-	}
-	if err := cond.check(key, current); err != nil {
-		return deletion{}, err
-	}
-	versioning := b.config().Versioning
-	if versioning == "" {
-		if current == nil {
-			return deletion{}, nil
-		}
-		return deletion{}, b.erase(current)
-	}
-	marker := &version{Key: key, ID: nullVersion, Seq: b.clock.next(), DeleteMarker: true}
-	if versioning == "Enabled" {
-		marker.ID = newVersionID(marker.Seq)
-	}
-	return deletion{versionID: marker.ID, marker: true}, b.store(marker)
-}
-
-// erase removes one version from disk and index. The caller holds gate and the
-// key's lock.
-func (b *bucket) erase(v *version) error {
-	if err := os.Remove(b.metaPath(v.Key, v.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	b.mu.Lock()
-	b.index.remove(v.Key, v.ID)
-	b.forget(v, nil)
-	b.mu.Unlock()
-	b.vault.remove(b.dataDir(), v.Segments)
-	return nil
+// find returns a version or delete marker by id, nil when it is not there.
+func (b *bucket) find(key, id string) *version {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.index.get(key).byID(id)
 }
 
 // list returns a page of the index.

@@ -30,6 +30,19 @@ func (e *entry) current() *version {
 	return nil
 }
 
+// byID returns the version with this id, nil when there is none; e may be nil.
+func (e *entry) byID(id string) *version {
+	if e == nil {
+		return nil
+	}
+	for _, v := range e.versions {
+		if v.ID == id {
+			return v
+		}
+	}
+	return nil
+}
+
 // maxBlock entries split a block in two. 512 pointers are 4 KiB.
 const maxBlock = 512
 

@@ -30,6 +30,18 @@ type Request struct {
 	Code string
 }
 
+// redactHeader returns a copy without credentials and keys.
+func redactHeader(h http.Header) http.Header {
+	h = h.Clone()
+	h.Del("Authorization")
+	for name := range h {
+		if name == "X-Amz-Security-Token" || strings.HasSuffix(name, "-Customer-Key") {
+			h.Set(name, "REDACTED")
+		}
+	}
+	return h
+}
+
 // redactQuery takes the signature of a presigned URL out of a query.
 func redactQuery(raw string) string {
 	if !strings.Contains(raw, "X-Amz-") {

@@ -219,8 +219,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &reply{ResponseWriter: rw, middle: -1}
 	w.stall = func() { s.stall(r.Context(), r) }
 	c := &call{w: w, r: r, id: strings.ToUpper(newID()[:16])}
-	header := r.Header.Clone()
-	header.Del("Authorization")
+	header := redactHeader(r.Header)
 	start := time.Now()
 	defer func() {
 		status := w.status

@@ -13,7 +13,7 @@ import (
 type source struct {
 	bucket *bucket
 	v      *version
-	body   *content
+	body   *reader
 }
 
 // openSource opens the source of a copy and checks the conditions on it. The
@@ -30,15 +30,15 @@ func (s *Server) openSource(c *call) (*source, error) {
 	if b == nil {
 		return nil, errNoSuchBucket(name)
 	}
-	v, body, err := b.open(key, versionID)
+	body, err := b.open(key, versionID)
 	if err != nil {
 		return nil, err
 	}
-	if err := readCondition(c.r.Header, "X-Amz-Copy-Source-", v); err != nil {
+	if err := readCondition(c.r.Header, "X-Amz-Copy-Source-", body.v); err != nil {
 		body.Close()
 		return nil, err
 	}
-	return &source{b, v, body}, nil
+	return &source{b, body.v, body}, nil
 }
 
 // parseSource reads "[/]bucket/key[?versionId=id]", percent-encoded.
@@ -152,7 +152,7 @@ func (s *Server) copyTarget(c *call, src *source) (*version, error) {
 	if !replaceTags {
 		v.Tags = src.v.Tags
 	}
-	current, _ := c.bucket.latest(c.key)
+	current := c.bucket.latest(c.key)
 	changes := replaceMeta || replaceTags || h.Get("X-Amz-Storage-Class") != "" || h.Get(headerSSE) != "" && s.dialect.encrypts
 	if !changes && src.bucket == c.bucket && src.v.Key == c.key && current != nil && current.ID == src.v.ID {
 		return nil, fail("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")

@@ -21,8 +21,9 @@ type received struct {
 }
 
 // receive stores the body of a PUT or part under the bucket, checked by all
-// that the request announces. On an error nothing is left.
-func (s *Server) receive(c *call, want wantedChecksum, encrypted bool) (received, error) {
+// that the request announces; alg is the checksum to compute, want's or another
+// when want has none. On an error nothing is left.
+func (s *Server) receive(c *call, want wantedChecksum, alg *checksumAlgorithm, encrypted bool) (received, error) {
 	p, err := c.payload()
 	if err != nil {
 		return received{}, err
@@ -36,7 +37,7 @@ func (s *Server) receive(c *call, want wantedChecksum, encrypted bool) (received
 		return received{}, err
 	}
 	defer w.abort()
-	d := newDigest(true, want.algorithm)
+	d := newDigest(true, alg)
 	if err := pump(io.MultiWriter(d, w), p, p.size); err != nil {
 		return received{}, err
 	}
@@ -68,6 +69,11 @@ func newVersion(key string, h http.Header) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
+	for name := range h {
+		if strings.HasPrefix(name, "X-Amz-Object-Lock-") {
+			return nil, fail("InvalidRequest", "Bucket is missing Object Lock Configuration")
+		}
+	}
 	return &version{Key: key, Headers: readHeaders(h), Meta: meta, Tags: tags, StorageClass: class}, nil
 }
 
@@ -91,7 +97,7 @@ func (s *Server) putObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	got, err := s.receive(c, want, v.SSE.encrypted())
+	got, err := s.receive(c, want, want.algorithm, v.SSE.encrypted())
 	if err != nil {
 		return err
 	}
@@ -128,11 +134,12 @@ func (s *Server) getObject(c *call) error {
 	if err := s.dialect.refuseCustomerKey(h); err != nil {
 		return err
 	}
-	v, body, err := c.bucket.open(c.key, c.query.Get("versionId"))
+	body, err := c.bucket.open(c.key, c.query.Get("versionId"))
 	if err != nil {
 		return err
 	}
 	defer body.Close()
+	v := body.v
 	out.Set("ETag", quoted(v.ETag))
 	out.Set("Last-Modified", v.modified().Format(http.TimeFormat))
 	c.showVersion(v)
@@ -338,6 +345,11 @@ func (s *Server) deleteObjects(c *call) error {
 		Failed  []failedXML  `xml:"Error"`
 	}
 	out.Xmlns = xmlns
+	for _, o := range doc.Objects {
+		if o.Key == "" {
+			return errMalformedXML()
+		}
+	}
 	for _, o := range doc.Objects {
 		var d deletion
 		err := checkKey(o.Key)

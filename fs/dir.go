@@ -340,6 +340,7 @@ func (d *dir) fillAttr(out *fuse.Attr) {
 	if !d.fsys.full() {
 		a = attributes{}
 	}
+	out.Ino = d.StableAttr().Ino
 	out.Mode = syscall.S_IFDIR | cfg.DirMode
 	if a.hasMode {
 		out.Mode = syscall.S_IFDIR | a.mode&0o7777

@@ -199,6 +199,8 @@ func (n *file) fillAttr(out *fuse.Attr) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	cfg := &n.fsys.cfg
+	// go-fuse fills in the number for GETATTR and LOOKUP, not for SETATTR.
+	out.Ino = n.StableAttr().Ino
 	var a attributes
 	if n.fsys.full() {
 		a = attributesOf(n.meta)

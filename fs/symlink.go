@@ -39,6 +39,7 @@ func (l *symlink) object() objstore.Object {
 func (l *symlink) fillAttr(out *fuse.Attr) {
 	obj := l.object()
 	a := attributesOf(obj.Meta)
+	out.Ino = l.StableAttr().Ino
 	out.Mode = syscall.S_IFLNK | 0o777
 	out.Uid, out.Gid = l.fsys.cfg.UID, l.fsys.cfg.GID
 	if a.hasUID {

@@ -1,0 +1,111 @@
+package storetest_test
+
+import (
+	"strings"
+	"testing"
+
+	"coffer/objstore"
+	"coffer/objstore/emulator"
+	"coffer/objstore/s3store"
+	"coffer/objstore/storetest"
+)
+
+// openS3 returns an s3store for the server that env describes. Parts are as
+// small as S3 allows, which is the suite's default.
+func openS3(t *testing.T, env []string, cfg s3store.Config) objstore.Store {
+	t.Helper()
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	// Nothing of the developer's own account may leak in.
+	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	cfg.PartSize = 5 << 20
+	s, err := s3store.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close the store: %v", err)
+		}
+	})
+	return s
+}
+
+// startEmulator serves the emulator until the test ends.
+func startEmulator(t *testing.T, dialect string) *emulator.Server {
+	t.Helper()
+	s, err := emulator.New(emulator.Config{Dir: storetest.DataDir(t), Dialect: dialect})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close the emulator: %v", err)
+		}
+	})
+	if err := s.Listen("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestEmulator(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "emulator", Accept: storetest.Accepted("emulator"),
+		Open: func(t *testing.T) objstore.Store {
+			return openS3(t, startEmulator(t, "aws").Env(), s3store.Config{})
+		}})
+}
+
+func TestEmulatorListV1(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "listv1", Accept: storetest.Accepted("emulator"),
+		Only: []string{"Listing", "ManyKeys", "OddKeys"},
+		Open: func(t *testing.T) objstore.Store {
+			return openS3(t, startEmulator(t, "aws").Env(), s3store.Config{ListVersion: "1"})
+		}})
+}
+
+func TestEmulatorWithoutEncryption(t *testing.T) {
+	for _, dialect := range []string{"liar", "nosse"} {
+		t.Run(dialect, func(t *testing.T) {
+			storetest.Run(t, storetest.Config{Name: dialect, Mode: objstore.ModeNone, Accept: storetest.Accepted("emulator"),
+				Only: []string{"Buckets", "Objects", "Copy", "Protection"},
+				Open: func(t *testing.T) objstore.Store {
+					return openS3(t, startEmulator(t, dialect).Env(), s3store.Config{AllowUnencrypted: true})
+				}})
+		})
+	}
+}
+
+func TestMinIO(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "minio", Accept: storetest.Accepted("minio"),
+		Open: func(t *testing.T) objstore.Store {
+			return openS3(t, storetest.StartMinIO(t).Env(), s3store.Config{})
+		}})
+}
+
+func TestMinIOTLS(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "miniotls", Accept: storetest.Accepted("minio"),
+		Only: []string{"Buckets", "Objects", "Metadata", "Ranges", "Copy", "Delete"},
+		Open: func(t *testing.T) objstore.Store {
+			s := storetest.StartMinIOTLS(t)
+			return openS3(t, s.Env(), s3store.Config{CAFile: s.CAFile})
+		}})
+}
+
+func TestVersityGW(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "versitygw", Mode: objstore.ModeNone, Accept: storetest.Accepted("versitygw"),
+		Open: func(t *testing.T) objstore.Store {
+			return openS3(t, storetest.StartVersityGW(t).Env(), s3store.Config{AllowUnencrypted: true})
+		}})
+}
+
+func TestResizeOverEmulator(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "resize", Accept: storetest.Accepted("emulator"),
+		Open: func(t *testing.T) objstore.Store {
+			return storetest.Resize(openS3(t, startEmulator(t, "aws").Env(), s3store.Config{}))
+		}})
+}

@@ -14,13 +14,8 @@ import (
 	"coffer/objstore"
 )
 
-const (
-	// bodyStall is how long a body may bring no byte before it is taken for
-	// dead and the rest asked for again.
-	bodyStall = 30 * time.Second
-	// firstPause doubles with each resumption that brought no byte.
-	firstPause = 50 * time.Millisecond
-)
+// firstPause doubles with each resumption that brought no byte.
+const firstPause = 50 * time.Millisecond
 
 // errStalled is the cause of a body that was given up.
 var errStalled = errors.New("no byte arrived in time")
@@ -70,7 +65,7 @@ func (r *body) start() (objstore.Object, error) {
 // adopt makes f the source of the bytes from r.pos on.
 func (r *body) adopt(f *fetched) error {
 	r.cur = f
-	r.stall = time.AfterFunc(r.b.s.stall, func() { f.cancel(errStalled) })
+	r.stall = time.AfterFunc(r.b.s.patience.body, func() { f.cancel(errStalled) })
 	r.stall.Stop()
 	for f.skip > 0 {
 		var scratch [32 << 10]byte
@@ -85,7 +80,7 @@ func (r *body) adopt(f *fetched) error {
 
 // readSome reads from the connection and gives it up when it stalls.
 func (r *body) readSome(p []byte) (int, error) {
-	r.stall.Reset(r.b.s.stall)
+	r.stall.Reset(r.b.s.patience.body)
 	n, err := r.cur.out.Body.Read(p)
 	r.stall.Stop()
 	if err != nil && err != io.EOF {

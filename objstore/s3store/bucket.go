@@ -27,6 +27,8 @@ type bucket struct {
 	client *s3.Client
 	// losesKeys is set once a V2 listing was seen to lose keys.
 	losesKeys atomic.Bool
+	// refused is set once it was logged why nothing is written here.
+	refused atomic.Bool
 
 	mu     sync.Mutex
 	proofs map[objstore.Mode]*proof // by the mode that was asked for
@@ -50,9 +52,9 @@ func (b *bucket) bucketOf(ref objstore.Ref) string {
 }
 
 // clientOf returns the client for the bucket of ref.
-func (b *bucket) clientOf(ref objstore.Ref) *s3.Client {
+func (b *bucket) clientOf(ctx context.Context, ref objstore.Ref) *s3.Client {
 	if name := b.bucketOf(ref); name != b.name {
-		return b.s.client(name, b.s.knownRegion(name))
+		return b.s.client(name, b.s.regionOf(ctx, name))
 	}
 	return b.client
 }
@@ -63,11 +65,15 @@ func (b *bucket) Head(ctx context.Context, ref objstore.Ref) (objstore.Object, e
 }
 
 func (b *bucket) head(ctx context.Context, o operation, ref objstore.Ref) (objstore.Object, error) {
+	if ref.Key == "" {
+		return objstore.Object{}, newError(o.verb, o.name(), objstore.NotExist, "the key is empty")
+	}
 	in := &s3.HeadObjectInput{
 		Bucket: aws.String(b.bucketOf(ref)), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
 		ChecksumMode: types.ChecksumModeEnabled,
 	}
-	send := func(ctx context.Context) (*s3.HeadObjectOutput, error) { return b.clientOf(ref).HeadObject(ctx, in) }
+	client := b.clientOf(ctx, ref)
+	send := func(ctx context.Context) (*s3.HeadObjectOutput, error) { return client.HeadObject(ctx, in) }
 	out, err := do(ctx, o, send)
 	if statusOf(err) == http.StatusForbidden {
 		// Asking for the checksum of a KMS object takes the right to decrypt.

@@ -3,6 +3,7 @@ package s3store
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/url"
 
 	"coffer/objstore"
@@ -60,7 +61,7 @@ func (b *bucket) protectCopy(ctx context.Context, dstKey string, src, wish objst
 	if src.Mode == objstore.ModeSSES3 && (err != nil || p.now.Mode == src.Mode) {
 		return p, err // what a new object gets is the same
 	}
-	p.want, p.check = src.Mode, true
+	p.want, p.check = src.Mode, !b.s.cfg.rule(b.name, dstKey).AllowUnencrypted
 	p.send = objstore.Encryption{Mode: src.Mode, KMSKeyID: src.KMSKeyID, BucketKey: src.BucketKey}
 	return p, nil
 }
@@ -96,10 +97,18 @@ func (b *bucket) copyWhole(ctx context.Context, o operation, src objstore.Ref, f
 			rctx = withHeader(rctx, "Expires", h.Expires)
 		}
 	}
-	out, err := do(rctx, o.sending(from.Size), func(ctx context.Context) (*s3.CopyObjectOutput, error) {
-		return b.clientOf(objstore.Ref{}).CopyObject(ctx, in)
+	out, st, err := doState(rctx, o.sending(from.Size), func(ctx context.Context) (*s3.CopyObjectOutput, error) {
+		return b.client.CopyObject(ctx, in)
 	})
 	switch {
+	case isPrecondition(err) && st.retries > 0 && b.bucketOf(src) == b.name && src.Key == o.key:
+		// An earlier attempt may have changed the object's ETag itself, and
+		// its reply got lost.
+		seen, herr := b.head(ctx, o, objstore.Ref{Key: o.key})
+		if herr == nil && seen.Size == from.Size && maps.Equal(seen.Meta, meta) {
+			return seen, nil
+		}
+		return objstore.Object{}, withKind(err, objstore.Stale)
 	case isPrecondition(err):
 		return objstore.Object{}, withKind(err, objstore.Stale)
 	case err != nil:
@@ -178,8 +187,9 @@ func (u *upload) copyAll(ctx context.Context, src objstore.Ref, size int64) erro
 // tagging returns the tags of src as the header of an upload wants them. A
 // store without tags has none.
 func (b *bucket) tagging(ctx context.Context, src objstore.Ref) (string, error) {
+	client := b.clientOf(ctx, src)
 	out, err := do(ctx, b.s.op("get tags", b.bucketOf(src), src.Key), func(ctx context.Context) (*s3.GetObjectTaggingOutput, error) {
-		return b.clientOf(src).GetObjectTagging(ctx, &s3.GetObjectTaggingInput{
+		return client.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{
 			Bucket: aws.String(b.bucketOf(src)), Key: aws.String(src.Key), VersionId: optional(src.VersionID),
 		})
 	})

@@ -9,10 +9,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// reloadInterval is the shortest time between two readings of the credential
-// chain that found nothing new: a store that refuses every request must not
-// make us run a credential process for each.
-const reloadInterval = 10 * time.Second
+const (
+	// emptyInterval is the shortest time from a reading of the chain that
+	// found nothing new to the next: a store that refuses every request must
+	// not make us run a credential process for each.
+	emptyInterval = 10 * time.Second
+	// doubtInterval is the same for refusals that only may be about the
+	// credentials: chains exist that give new ones at every reading.
+	doubtInterval = time.Minute
+)
 
 // errNothingNewer tells that the chain still gives the refused credentials.
 var errNothingNewer = errors.New("the credential chain gives nothing newer")
@@ -27,7 +32,8 @@ type credentialSource struct {
 	mu        sync.Mutex
 	current   aws.CredentialsProvider
 	flight    chan struct{} // closed when the reload under way ends; nil without one
-	lastEmpty time.Time     // when a reload last found nothing newer
+	lastLoad  time.Time     // when the chain was last read again
+	lastEmpty time.Time     // when that last found nothing newer
 }
 
 // newCredentialSource starts with the provider that was loaded already.
@@ -42,15 +48,33 @@ func (c *credentialSource) Retrieve(ctx context.Context) (aws.Credentials, error
 	p := c.current
 	c.mu.Unlock()
 	v, err := p.Retrieve(ctx)
-	if st := stateOf(ctx); st != nil && err == nil {
+	if err != nil {
+		if ctx.Err() != nil {
+			return v, ctx.Err()
+		}
+		return v, &noCredentials{err}
+	}
+	if st := stateOf(ctx); st != nil {
 		st.used = v
 	}
-	return v, err
+	return v, nil
 }
 
-// refresh reads the chain again because refused was refused. It returns nil
-// when other credentials are in force afterwards.
-func (c *credentialSource) refresh(ctx context.Context, refused aws.Credentials) error {
+// noCredentials tells that the chain gave none. Its cause can hold the status
+// of some other server, which must not be taken for the store's.
+type noCredentials struct{ cause error }
+
+func (e *noCredentials) Error() string { return "no usable credentials: " + e.cause.Error() }
+func (e *noCredentials) Unwrap() error { return e.cause }
+
+func isNoCredentials(err error) bool {
+	_, ok := errors.AsType[*noCredentials](err)
+	return ok
+}
+
+// refresh reads the chain again because refused was refused, for certain or
+// perhaps. It returns nil when other credentials are in force afterwards.
+func (c *credentialSource) refresh(ctx context.Context, refused aws.Credentials, certain bool) error {
 	for {
 		c.mu.Lock()
 		cur := c.current
@@ -65,7 +89,8 @@ func (c *credentialSource) refresh(ctx context.Context, refused aws.Credentials)
 			}
 		}
 		c.flight = make(chan struct{})
-		recent := c.now().Sub(c.lastEmpty) < reloadInterval
+		now := c.now()
+		recent := now.Sub(c.lastEmpty) < emptyInterval || !certain && now.Sub(c.lastLoad) < doubtInterval
 		c.mu.Unlock()
 
 		err := c.reload(ctx, cur, refused, recent)
@@ -86,6 +111,9 @@ func (c *credentialSource) reload(ctx context.Context, cur aws.CredentialsProvid
 	if recent {
 		return errNothingNewer
 	}
+	c.mu.Lock()
+	c.lastLoad = c.now()
+	c.mu.Unlock()
 	next, err := c.load(ctx)
 	if err != nil {
 		return err

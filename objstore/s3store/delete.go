@@ -103,13 +103,28 @@ func (b *bucket) deleteMany(ctx context.Context, refs []objstore.Ref, batch []in
 	for _, e := range out.Errors {
 		failed[id{aws.ToString(e.Key), aws.ToString(e.VersionId)}] = e
 	}
-	if len(failed) == 0 {
-		return
-	}
+	met := 0
 	for _, i := range batch {
 		e, ok := failed[id{refs[i].Key, refs[i].VersionID}]
-		if code := aws.ToString(e.Code); ok && code != "NoSuchKey" && code != "NoSuchVersion" {
+		if !ok {
+			continue
+		}
+		met++
+		switch code := aws.ToString(e.Code); kindOf(code, 0) {
+		case objstore.NotExist:
+		case objstore.Throttled, objstore.Unavailable, objstore.Conflict, objstore.Unknown:
+			errs[i] = b.deleteOne(ctx, refs[i]) // with repetitions and a full reply
+		default:
 			errs[i] = newError("delete", b.name+"/"+refs[i].Key, kindOf(code, 0), "%s: %s", code, aws.ToString(e.Message))
+		}
+	}
+	if met < len(failed) {
+		// Something failed that we did not ask for in these words. Which
+		// object was meant is found by asking for each alone.
+		for _, i := range batch {
+			if errs[i] == nil {
+				errs[i] = b.deleteOne(ctx, refs[i])
+			}
 		}
 	}
 }

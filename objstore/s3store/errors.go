@@ -161,6 +161,8 @@ func classify(op, name string, err error) error {
 	var netErr net.Error
 	var api smithy.APIError
 	switch {
+	case isNoCredentials(err):
+		e.Kind, e.Status, e.RequestID = objstore.Permission, 0, ""
 	case errors.As(err, &api):
 		e.Kind = kindOf(api.ErrorCode(), e.Status)
 		if e.Kind == objstore.Unsupported && headerOf(err, "x-amz-delete-marker") == "true" {

@@ -22,6 +22,9 @@ import (
 // compares a whole object with its stored checksum where there is one.
 func (b *bucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (io.ReadCloser, objstore.Object, error) {
 	name := b.bucketOf(ref) + "/" + ref.Key
+	if ref.Key == "" {
+		return nil, objstore.Object{}, newError("get", name, objstore.NotExist, "the key is empty")
+	}
 	if opts.Range.Offset < 0 || opts.Range.Length < 0 {
 		return nil, objstore.Object{}, newError("get", name, objstore.InvalidRange, "offset %d, length %d", opts.Range.Offset, opts.Range.Length)
 	}
@@ -55,8 +58,9 @@ func (b *bucket) fetch(ctx context.Context, ref objstore.Ref, off, length int64)
 	// the SDK not check it: it would take a whole object's for a range's.
 	sctx := withHeader(ctx, "X-Amz-Checksum-Mode", "ENABLED")
 	var f *fetched
+	client := b.clientOf(ctx, ref)
 	out, bctx, cancel, err := stream(sctx, o, func(ctx context.Context) (*s3.GetObjectOutput, error) {
-		return b.clientOf(ref).GetObject(ctx, in)
+		return client.GetObject(ctx, in)
 	})
 	if err != nil {
 		if isPrecondition(err) {

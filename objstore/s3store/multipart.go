@@ -3,9 +3,11 @@ package s3store
 import (
 	"context"
 	"crypto/md5"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strconv"
 
 	"coffer/objstore"
@@ -173,7 +175,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	gone := codeOf(err) == "NoSuchUpload"
 	if st.retries > 0 && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
 		// An earlier attempt may have succeeded and its reply got lost.
-		if found, ok := u.b.ours(ctx, o, u.size(), u.etag); ok {
+		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.checksum()}); ok {
 			return found, true, nil
 		}
 	}
@@ -200,6 +202,19 @@ func (u *upload) etag() string {
 		_, _ = h.Write(sum) // never fails
 	}
 	return hex.EncodeToString(h.Sum(nil)) + "-" + strconv.Itoa(len(u.parts))
+}
+
+// checksum is the composite CRC32 of the whole, "" where it is not known.
+func (u *upload) checksum() string {
+	h := crc32.NewIEEE()
+	for _, p := range u.parts {
+		sum, err := base64.StdEncoding.DecodeString(p.crc)
+		if err != nil || len(sum) != crc32.Size {
+			return ""
+		}
+		_, _ = h.Write(sum) // never fails
+	}
+	return "CRC32:" + crcText(h.Sum32()) + "-" + strconv.Itoa(len(u.parts))
 }
 
 // abort removes the upload and its parts. It works after ctx has ended too.

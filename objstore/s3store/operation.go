@@ -17,6 +17,8 @@ type operation struct {
 	verb        string // as in objstore.Error.Op
 	bucket, key string
 	timeout     time.Duration
+	// once tells that a refused checksum is what the request is to find out.
+	once bool
 }
 
 // name returns "bucket" or "bucket/key".
@@ -56,6 +58,9 @@ func do[T any](ctx context.Context, o operation, f func(context.Context) (T, err
 // doState is do, and tells how the operation went.
 func doState[T any](ctx context.Context, o operation, f func(context.Context) (T, error)) (T, *opState, error) {
 	st := &opState{}
+	if o.once {
+		st.digests = maxDigestRetries
+	}
 	octx, cancel := context.WithTimeoutCause(context.WithValue(ctx, stateKey{}, st), o.timeout, errDeadline)
 	defer cancel()
 	v, err := f(octx)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net/http"
 
 	"coffer/objstore"
@@ -246,7 +247,9 @@ func (sc *scratch) put(ctx context.Context, ask objstore.Encryption, set func(*s
 	if set != nil {
 		set(in)
 	}
-	out, err := do(withSSE(ctx, ask), sc.b.s.probe("probe", sc.b.name, sc.key), func(ctx context.Context) (*s3.PutObjectOutput, error) {
+	o := sc.b.s.probe("probe", sc.b.name, sc.key)
+	o.once = true
+	out, err := do(withSSE(ctx, ask), o, func(ctx context.Context) (*s3.PutObjectOutput, error) {
 		in.Body = bytes.NewReader(sc.body)
 		return sc.b.client.PutObject(ctx, in, unsigned)
 	})
@@ -270,6 +273,27 @@ func (sc *scratch) putAndLook(ctx context.Context, ask objstore.Encryption) (obj
 	}
 	obj, err := sc.b.head(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), objstore.Ref{Key: sc.key})
 	return obj.Encryption, err
+}
+
+// removeProbes deletes scratch objects that a crashed mount has left, when they
+// are all that keeps a bucket from being removed: nobody else sees them. It
+// tells whether another attempt is worth it.
+func (b *bucket) removeProbes(ctx context.Context) bool {
+	in := &s3.ListObjectsInput{Bucket: aws.String(b.name), MaxKeys: aws.Int32(deleteBatch)}
+	out, err := do(ctx, b.s.probe("list", b.name, ""), func(ctx context.Context) (*s3.ListObjectsOutput, error) {
+		return b.client.ListObjects(ctx, in)
+	})
+	if err != nil || aws.ToBool(out.IsTruncated) || len(out.Contents) == 0 {
+		return false
+	}
+	var refs []objstore.Ref
+	for _, o := range out.Contents {
+		if !isProbe(aws.ToString(o.Key)) {
+			return false
+		}
+		refs = append(refs, objstore.Ref{Key: aws.ToString(o.Key)})
+	}
+	return errors.Join(b.Delete(ctx, refs...)...) == nil
 }
 
 // remove deletes every version that was written. It works after ctx has ended

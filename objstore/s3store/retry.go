@@ -49,12 +49,18 @@ func newRetryer(creds *credentialSource) *retryer {
 		o.MaxAttempts = maxAttempts
 		o.MaxBackoff = maxBackoff
 		o.RateLimiter = ratelimit.None
+		o.Throttles = append(o.Throttles, retry.IsErrorThrottleFunc(func(err error) aws.Ternary {
+			return aws.BoolTernary(kindOf(codeOf(err), statusOf(err)) == objstore.Throttled)
+		}))
 	})
 	return &retryer{RetryerV2: std, creds: creds}
 }
 
 // IsErrorRetryable decides whether GetRetryToken is asked at all.
 func (r *retryer) IsErrorRetryable(err error) bool {
+	if isNoCredentials(err) {
+		return false
+	}
 	switch kindOf(codeOf(err), statusOf(err)) {
 	case objstore.Quota, objstore.NoSpace, objstore.Unsupported:
 		return false
@@ -62,9 +68,6 @@ func (r *retryer) IsErrorRetryable(err error) bool {
 		return true
 	}
 	if mayBeCredentials(err) {
-		return true
-	}
-	if _, ok := errors.AsType[*retriable](err); ok {
 		return true
 	}
 	return isTransient(err) || r.RetryerV2.IsErrorRetryable(err)
@@ -91,7 +94,7 @@ func (r *retryer) GetRetryToken(ctx context.Context, err error) (func(error) err
 		if st.reloads++; r.creds == nil || st.reloads > maxReloads {
 			return nil, errGiveUp
 		}
-		if e := r.creds.refresh(ctx, st.used); e != nil {
+		if e := r.creds.refresh(ctx, st.used, kind == objstore.Expired); e != nil {
 			return nil, errGiveUp
 		}
 	}
@@ -125,8 +128,3 @@ func isTransient(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()
 }
-
-// retriable marks an error of ours inside a request as worth a repetition.
-type retriable struct{ error }
-
-func (r *retriable) Unwrap() error { return r.error }

@@ -1,6 +1,7 @@
 package s3store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,9 +10,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"coffer/objstore"
 
@@ -42,7 +43,7 @@ type Store struct {
 	transport *http.Transport
 	caps      capabilities
 	chunks    chunkPool
-	stall     time.Duration // how long a body may bring nothing
+	patience  patience
 
 	mu      sync.Mutex
 	clients map[clientKey]*s3.Client
@@ -65,6 +66,10 @@ var (
 // profile of that name exists or the endpoint would be plain http to another
 // machine.
 func New(ctx context.Context, cfg Config) (*Store, error) {
+	return newStore(ctx, cfg, defaultPatience)
+}
+
+func newStore(ctx context.Context, cfg Config, p patience) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
 	}
@@ -74,7 +79,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("s3store: %w", err)
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, stall: bodyStall, roots: roots,
+		cfg: cfg, log: cfg.Logger, patience: p, roots: roots,
 		clients: map[clientKey]*s3.Client{}, buckets: map[string]*bucket{},
 	}
 	if s.base, err = s.loadConfig(ctx); err != nil {
@@ -173,7 +178,7 @@ func (s *Store) client(bucket, region string) *s3.Client {
 		if s.endpoint != "" {
 			o.BaseEndpoint = aws.String(s.endpoint)
 		}
-		o.HTTPClient = &httpClient{transport: s.transport}
+		o.HTTPClient = &httpClient{transport: s.transport, patience: s.patience}
 		o.RetryMaxAttempts = 0
 		o.Retryer = newRetryer(s.creds)
 		if s.creds != nil {
@@ -245,6 +250,7 @@ func (s *Store) Buckets(ctx context.Context) ([]objstore.BucketInfo, error) {
 			all = append(all, objstore.BucketInfo{Name: aws.ToString(b.Name), Created: aws.ToTime(b.CreationDate)})
 		}
 		if aws.ToString(out.ContinuationToken) == "" || len(out.Buckets) == 0 {
+			slices.SortFunc(all, func(a, b objstore.BucketInfo) int { return cmp.Compare(a.Name, b.Name) })
 			return all, nil
 		}
 		in.ContinuationToken = out.ContinuationToken
@@ -289,6 +295,19 @@ func (s *Store) knownRegion(name string) string {
 		return b.region
 	}
 	return ""
+}
+
+// regionOf returns the region of name, asking for it when it was not opened
+// before. A refusal is no failure here: the request to come will meet it.
+func (s *Store) regionOf(ctx context.Context, name string) string {
+	if r := s.knownRegion(name); r != "" || !s.aws {
+		return r
+	}
+	r, err := s.headBucket(ctx, name, "")
+	if err != nil {
+		return ""
+	}
+	return r
 }
 
 // forget drops what was learned about a bucket that is gone.
@@ -349,14 +368,24 @@ func (s *Store) DeleteBucket(ctx context.Context, name string) error {
 	if err := checkBucketName(name); err != nil {
 		return newError("delete bucket", name, objstore.NotExist, "%w", err)
 	}
-	_, st, err := doState(ctx, s.op("delete bucket", name, ""), func(ctx context.Context) (*s3.DeleteBucketOutput, error) {
-		return s.client(name, s.knownRegion(name)).DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: aws.String(name)})
-	})
-	if err != nil && errors.Is(err, objstore.NotExist) && st.retries > 0 {
-		err = nil // an earlier attempt did it and its reply was lost
+	b := newBucket(s, name, s.regionOf(ctx, name))
+	err := b.remove(ctx)
+	if errors.Is(err, objstore.NotEmpty) && b.removeProbes(ctx) {
+		err = b.remove(ctx)
 	}
 	if err == nil {
 		s.forget(name)
+	}
+	return err
+}
+
+// remove sends the request to delete the bucket.
+func (b *bucket) remove(ctx context.Context) error {
+	_, st, err := doState(ctx, b.s.op("delete bucket", b.name, ""), func(ctx context.Context) (*s3.DeleteBucketOutput, error) {
+		return b.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: aws.String(b.name)})
+	})
+	if err != nil && errors.Is(err, objstore.NotExist) && st.retries > 0 {
+		return nil // an earlier attempt did it and its reply was lost
 	}
 	return err
 }

@@ -23,12 +23,21 @@ const (
 	maxIdleConns = 256
 	// writeStall is how long a server may take no byte of a request body.
 	writeStall = 60 * time.Second
-	// readReplyWait and writeReplyWait bound the wait for the first byte of
-	// a reply, after the request was sent. Servers answer a GET at once, but
-	// a part copy of gigabytes only when it is done.
-	readReplyWait  = 60 * time.Second
-	writeReplyWait = 4 * time.Minute
 )
+
+// patience is how long a silent server is waited for before a request is given
+// up and repeated.
+type patience struct {
+	// body is the longest time in which the body of a reply brings no byte.
+	body time.Duration
+	// read and write bound the time to the first byte of a reply, for GET and
+	// HEAD and for the rest; a request gets a second more for each MiB that
+	// it sends. Servers answer a GET at once, but a part copy of gigabytes
+	// only when it is done.
+	read, write time.Duration
+}
+
+var defaultPatience = patience{body: 30 * time.Second, read: 60 * time.Second, write: 4 * time.Minute}
 
 // errNoReply tells that the server was silent for too long.
 var errNoReply = errors.New("no reply from the server in time")
@@ -104,13 +113,14 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 // redirect: the signature would not fit the new address.
 type httpClient struct {
 	transport *http.Transport
+	patience  patience
 }
 
 // Do sends one request and ends it when no reply begins in time.
 func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
-	wait := readReplyWait
-	if req.Method == http.MethodPut || req.Method == http.MethodPost {
-		wait = writeReplyWait + time.Duration(req.ContentLength>>20)*time.Second
+	wait := c.patience.read
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		wait = c.patience.write + time.Duration(req.ContentLength>>20)*time.Second
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(wait, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })

@@ -15,10 +15,11 @@ import (
 // not ended, those of other programs too.
 func (s *Store) ListUploads(ctx context.Context, bucket, prefix string) iter.Seq2[objstore.Upload, error] {
 	return func(yield func(objstore.Upload, error) bool) {
+		client := s.client(bucket, s.regionOf(ctx, bucket))
 		in := &s3.ListMultipartUploadsInput{Bucket: aws.String(bucket), Prefix: optional(prefix), EncodingType: types.EncodingTypeUrl}
 		for {
 			out, err := do(ctx, s.op("list uploads", bucket, prefix), func(ctx context.Context) (*s3.ListMultipartUploadsOutput, error) {
-				return s.client(bucket, s.knownRegion(bucket)).ListMultipartUploads(ctx, in)
+				return client.ListMultipartUploads(ctx, in)
 			})
 			if err != nil {
 				yield(objstore.Upload{}, err)
@@ -50,5 +51,5 @@ func (s *Store) ListUploads(ctx context.Context, bucket, prefix string) iter.Seq
 // AbortUpload ends an upload and frees its parts; one that has ended is no
 // error.
 func (s *Store) AbortUpload(ctx context.Context, u objstore.Upload) error {
-	return newBucket(s, u.Bucket, s.knownRegion(u.Bucket)).abortUpload(ctx, u.Key, u.ID)
+	return newBucket(s, u.Bucket, s.regionOf(ctx, u.Bucket)).abortUpload(ctx, u.Key, u.ID)
 }

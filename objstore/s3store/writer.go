@@ -51,8 +51,9 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 	}
 	prot, err := b.protect(ctx, key, opts.Encryption)
 	if err != nil {
-		if errors.Is(err, objstore.Unencrypted) {
-			b.s.log.Warn("refused to write plaintext", "bucket", b.name, "key", key, "error", err)
+		if errors.Is(err, objstore.Unencrypted) && !b.refused.Swap(true) {
+			b.s.log.Warn("nothing is written to this bucket because it would be stored in plaintext; "+
+				"use a bucket that encrypts, or allow unencrypted objects by name", "bucket", b.name, "key", key, "error", err)
 		}
 		return nil, err
 	}
@@ -237,7 +238,8 @@ func (w *writer) commit(ctx context.Context) (obj objstore.Object, said bool, er
 	if w.drain(); w.err != nil {
 		return obj, false, w.err
 	}
-	if err := w.b.lookBefore(ctx, w.op(), w.opts.Cond); err != nil {
+	// Servers exist that honour conditions on a PUT and not on Complete.
+	if err := w.b.checkCondition(ctx, w.op(), w.opts.Cond); err != nil {
 		return obj, false, err
 	}
 	obj, said, err = w.upload.complete(ctx, w.opts.Cond)
@@ -337,7 +339,7 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	if err != nil {
 		if st.retries > 0 && (isPrecondition(err) || objstore.KindOf(err) == objstore.NotExist) || uncertain(err) && ctx.Err() == nil {
 			// An earlier attempt may have succeeded and its reply got lost.
-			if found, ok := b.ours(ctx, o, buf.size, buf.etag); ok {
+			if found, ok := b.ours(ctx, o, written{buf.size, buf.etag(), "CRC32:" + crcText(buf.crc)}); ok {
 				return found, true, nil
 			}
 		}
@@ -365,15 +367,22 @@ func (w *writer) refused(err error) error {
 	return err
 }
 
+// written is how an object must look that is the one we sent.
+type written struct {
+	size     int64
+	etag     string // where ETags are MD5s; "" cannot be told
+	checksum string // as in objstore.Object
+}
+
 // ours looks whether the object is the one that we sent: as long, and with
-// the ETag that its bytes have. Where ETags are no MD5 it cannot be told, and
-// the answer is no.
-func (b *bucket) ours(ctx context.Context, o operation, size int64, etag func() string) (objstore.Object, bool) {
+// the ETag or the checksum of its bytes. Where ETags are no MD5 and no
+// checksum is kept it cannot be told, and the answer is no.
+func (b *bucket) ours(ctx context.Context, o operation, w written) (objstore.Object, bool) {
 	obj, err := b.head(ctx, b.s.probe(o.verb, o.bucket, o.key), objstore.Ref{Key: o.key})
-	if err != nil || obj.Size != size {
+	if err != nil || obj.Size != w.size {
 		return obj, false
 	}
-	return obj, string(obj.ETag) == etag()
+	return obj, w.etag != "" && string(obj.ETag) == w.etag || w.checksum != "" && obj.Checksum == w.checksum
 }
 
 // digests returns the integrity checks of a body: the CRC32 where it is

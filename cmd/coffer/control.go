@@ -289,7 +289,7 @@ func (c *controlClient) call(ctx context.Context, req controlRequest) (controlRe
 		return controlReply{}, err
 	}
 	line, err := c.in.ReadBytes('\n')
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
 		return controlReply{}, errors.New("the daemon ended without an answer; see its log")
 	}
 	if err != nil {

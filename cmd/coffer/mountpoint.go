@@ -183,8 +183,10 @@ func firstName(dir string) (string, error) {
 	return names[0], nil
 }
 
-// statTimeout is os.Stat that gives up: a stat of a hung network mount never
-// returns. Its goroutine ends with the process, in that case only.
+// statTimeout is os.Stat of a directory that may be a mount. It gives up on
+// one that hangs; its goroutine ends with the process then, and only then. A
+// dead FUSE mount gives ENOTCONN: its attributes may still be remembered by
+// the kernel, so statfs(2), which always asks the daemon, is tried first.
 func statTimeout(dir string, d time.Duration) (os.FileInfo, error) {
 	type result struct {
 		st  os.FileInfo
@@ -192,6 +194,11 @@ func statTimeout(dir string, d time.Duration) (os.FileInfo, error) {
 	}
 	ch := make(chan result, 1)
 	go func() {
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); errors.Is(err, unix.ENOTCONN) {
+			ch <- result{nil, &os.PathError{Op: "statfs", Path: dir, Err: err}}
+			return
+		}
 		st, err := os.Stat(dir)
 		ch <- result{st, err}
 	}()

@@ -36,7 +36,7 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return code
 	}
 	fmt.Fprintf(stderr, "coffer: %s\n", strings.TrimSpace(err.Error()))
-	if code == exitUsage && cmd != nil {
+	if e != nil && code == exitUsage && cmd != nil {
 		fmt.Fprintf(stderr, "Try '%s --help'.\n", cmd.CommandPath())
 	}
 	return code

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -77,7 +78,7 @@ func (a *app) runCommand(cmd *cobra.Command, places, command, options []string) 
 		}
 		// Fails while something is mounted there, as it should.
 		defer os.Remove(dir)
-		places = append(places, dir)
+		places = slices.Concat(places, []string{dir})
 	}
 	plan, err := a.planMount(cmd, places, options)
 	if err != nil {

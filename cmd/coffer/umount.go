@@ -90,6 +90,12 @@ func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflu
 	}
 	defer client.Close()
 	reply, err := client.call(ctx, controlRequest{Op: "unmount", Lazy: lazy, Discard: discard})
+	if err != nil && ctx.Err() == nil {
+		// The daemon died under our hands; what is left is a dead mount.
+		if _, serr := statTimeout(dir, time.Second); errors.Is(serr, unix.ENOTCONN) {
+			return nil, errors.Join(fmt.Errorf("umount %s: %w", dir, err), umountAlone(dir, entry, mounted, lazy))
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("umount %s: %w", dir, err)

@@ -178,6 +178,8 @@ func (r *Reader) start(blocks []*Block) {
 		if err != nil && !errors.Is(err, errAbandoned) {
 			r.c.stats.fetchErrors.Add(1)
 			err = named("read", r.path(), err)
+			// Nobody may be waiting for it; who is gets the error as well.
+			r.c.cfg.Logger.Debug("fetch failed", "object", r.path(), "offset", blocks[0].key.Index*r.c.cfg.BlockBytes, "blocks", len(blocks), "error", err)
 		}
 		r.land(blocks, err)
 	}()

@@ -348,6 +348,7 @@ func TestReaderFaults(t *testing.T) {
 			got, err := readAll(r, 0, 100_000)
 			require.NoError(t, err, "the error is not cached")
 			require.True(t, bytes.Equal(f.data, got))
+			require.NoError(t, r.Close())
 			require.Zero(t, f.open.Load(), "bodies left open")
 		})
 	}

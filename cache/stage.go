@@ -16,6 +16,11 @@ type Base interface {
 	ReadAt(ctx context.Context, off int64, n int) (*Span, error)
 }
 
+// maxStageBytes is where local bytes may end: above the size limit of every
+// store (50 TiB at AWS) and below what overflows an offset in the scratch
+// file, which is sparse like the staged one.
+const maxStageBytes = 64 << 40
+
 // remoteChunk is how much of the base is read at once.
 const remoteChunk = 1 << 20
 
@@ -77,8 +82,11 @@ func (s *Stage) Extents() []Extent {
 // and keeps no reference to p. When scratch is full the error's kind is
 // NoSpace, and everything that was written before is still there.
 func (s *Stage) WriteAt(p []byte, off int64) (int, error) {
-	if off < 0 || off+int64(len(p)) < off {
+	if off < 0 {
 		return 0, &objstore.Error{Op: "write", Kind: objstore.InvalidRange, Err: fmt.Errorf("%d bytes at %d", len(p), off)}
+	}
+	if off > maxStageBytes-int64(len(p)) {
+		return 0, &objstore.Error{Op: "write", Kind: objstore.TooLarge, Err: fmt.Errorf("%d bytes at %d", len(p), off)}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -382,6 +383,48 @@ func TestStageConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
+// Readers, stages over readers and commits share sixteen blocks.
+func TestStagesAndReadersTinyBudget(t *testing.T) {
+	c := testCache(t, Config{MemoryBytes: 16 * 64 << 10})
+	var wg sync.WaitGroup
+	for i := range 16 {
+		f := newFake(600_000, uint64(i))
+		f.piece = 30_000
+		wg.Go(func() {
+			r := c.OpenReader(f, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, int64(len(f.data)))
+			defer r.Close()
+			s, err := c.NewStage(r, r.Size())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			model := bytes.Clone(f.data)
+			rng := rand.New(rand.NewPCG(3, uint64(i)))
+			for range 40 {
+				off := rng.IntN(len(model) - 10_000)
+				copy(model[off:], f.data[:10_000])
+				if _, err := s.WriteAt(f.data[:10_000], int64(off)); err != nil {
+					t.Errorf("stage %d: write: %v", i, err)
+				}
+				sp, err := r.ReadAt(ctx, int64(off), 10_000)
+				if err != nil {
+					t.Errorf("stage %d: read: %v", i, err)
+					return
+				}
+				sp.Release()
+			}
+			var b bytes.Buffer
+			if _, err := s.WriteTo(ctx, &b); err != nil || !bytes.Equal(b.Bytes(), model) {
+				t.Errorf("stage %d: commit: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestStageErrors(t *testing.T) {
 	c := testCache(t, Config{})
 	_, err := c.NewStage(nil, -1)
@@ -393,6 +436,10 @@ func TestStageErrors(t *testing.T) {
 	require.ErrorIs(t, err, objstore.InvalidRange)
 	_, err = s.ReadAt(t.Context(), []byte{1}, -1)
 	require.ErrorIs(t, err, objstore.InvalidRange)
+	for _, off := range []int64{maxStageBytes, 1<<63 - 1} {
+		_, err = s.WriteAt([]byte{1}, off)
+		require.ErrorIs(t, err, objstore.TooLarge)
+	}
 	require.ErrorIs(t, s.Truncate(-1), objstore.InvalidRange)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -88,7 +88,8 @@ func (d *detachedProcess) report(cause error) (err error) {
 // startDetached runs the program with args (without its name) as a daemon and
 // returns when its mount serves. With owned, the daemon ends, as by SIGTERM,
 // once the returned pipe is closed or this process dies; without, it is nil.
-func startDetached(ctx context.Context, args []string, stderr io.Writer, owned bool) (owner *os.File, err error) {
+// stderr is the daemon's until then, and so has to be a file.
+func startDetached(ctx context.Context, args []string, stderr *os.File, owned bool) (owner *os.File, err error) {
 	readyR, readyW, err := os.Pipe()
 	if err != nil {
 		return nil, err

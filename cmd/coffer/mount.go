@@ -90,7 +90,7 @@ func newMount(a *app) *cobra.Command {
 			}
 			ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 			defer cancel()
-			_, err = startDetached(ctx, append([]string{"mount"}, mountArgs(cmd, plan, options)...), a.stderr, false)
+			_, err = startDetached(ctx, append([]string{"mount"}, mountArgs(cmd, plan, options)...), os.Stderr, false)
 			return err
 		},
 	}

@@ -95,7 +95,7 @@ func (a *app) runCommand(cmd *cobra.Command, places, command, options []string) 
 	defer signal.Stop(sigs)
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer cancel()
-	owner, err := startDetached(ctx, append([]string{"mount"}, mountArgs(cmd, plan, options)...), a.stderr, true)
+	owner, err := startDetached(ctx, append([]string{"mount"}, mountArgs(cmd, plan, options)...), os.Stderr, true)
 	if err != nil {
 		return &exitError{exitRun, err}
 	}

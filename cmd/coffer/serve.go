@@ -132,7 +132,10 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 	ctl, err := a.announce(plan, s, det, dir, out, log)
 	if err != nil {
 		_, endErr := s.run(closed(), force)
-		return errors.Join(err, endErr, st.Close())
+		if s.ended() {
+			endErr = errors.Join(endErr, st.Close())
+		}
+		return errors.Join(err, endErr)
 	}
 	log.Info("mounted", "source", plan.src.String(), "mountpoint", plan.dir, "pid", os.Getpid())
 	unflushed, err := s.run(stop, force)
@@ -140,7 +143,11 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 	for _, text := range unflushed {
 		log.Error("data is not in the store", "err", text)
 	}
-	err = errors.Join(err, st.Close())
+	// Below a mount that still has users nothing is closed: they would wait
+	// for each other. The end of the process takes it all down.
+	if s.ended() {
+		err = errors.Join(err, st.Close())
+	}
 	if err != nil {
 		log.Error("unmounted", "err", err)
 	} else {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -193,7 +194,7 @@ func (s *session) shutDown(ctx context.Context) error {
 			break
 		}
 		if ctx.Err() != nil || time.Now().After(deadline) {
-			s.log.Warn("still in use, detaching", "err", err)
+			s.log.Warn("still in use, detaching", "err", strings.TrimSpace(err.Error()))
 			return s.leave()
 		}
 		select {
@@ -218,6 +219,16 @@ func (s *session) takeAway() error {
 	err := s.detach()
 	s.detached.Store(err == nil)
 	return err
+}
+
+// ended reports whether the kernel has let go of the mount.
+func (s *session) ended() bool {
+	select {
+	case <-s.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // errInUse tells that the mount was taken away from programs that used it.

@@ -36,7 +36,7 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Dir == "" {
-		errs = append(errs, errors.New("Dir is required"))
+		errs = append(errs, errors.New("no Dir is given"))
 	}
 	if _, err := dialectByName(c.dialectName()); err != nil {
 		errs = append(errs, err)

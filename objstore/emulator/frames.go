@@ -25,9 +25,6 @@ func frameCount(size int64) int64 {
 	return max(1, (size+frameSize-1)/frameSize)
 }
 
-// sealedSize returns the stored length of an encrypted segment of size bytes.
-func sealedSize(size int64) int64 { return size + 16*frameCount(size) }
-
 // frames seals and opens the frames of one segment under its data key. The
 // nonce is the frame's number and whether it is the last one: a data key is
 // used for one segment only, so no nonce repeats, and frames cannot be

@@ -36,10 +36,21 @@ func validMetaName(name string) bool {
 	return name != ""
 }
 
+// metaGuard stands around values that a header or a server's own decoding
+// would change: with spaces at the ends or in a row, or that look encoded.
+// AWS decodes RFC 2047 words and encodes again only what is not ASCII; the
+// guard, a word joiner, is not, and so such a value comes back encoded.
+const metaGuard = "\u2060"
+
 // encodeMetaValue encodes v where it would not survive as a header's value.
 func encodeMetaValue(v string) string {
-	if plainHeaderValue(v) {
+	ascii := isPrintableASCII(v)
+	fragile := v != strings.TrimSpace(v) || strings.Contains(v, "=?") || strings.Contains(v, "  ") || strings.HasPrefix(v, metaGuard)
+	if ascii && !fragile {
 		return v
+	}
+	if fragile || strings.ContainsFunc(v, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
+		v = metaGuard + v + metaGuard
 	}
 	var words []string
 	for v != "" {
@@ -53,12 +64,7 @@ func encodeMetaValue(v string) string {
 	return strings.Join(words, " ")
 }
 
-// plainHeaderValue reports whether v comes back as it was sent: printable
-// ASCII, no spaces that are trimmed, nothing that looks encoded.
-func plainHeaderValue(v string) bool {
-	if v != strings.TrimSpace(v) || strings.Contains(v, "=?") || strings.Contains(v, "  ") {
-		return false // runs of spaces are folded in the signature
-	}
+func isPrintableASCII(v string) bool {
 	for i := range len(v) {
 		if v[i] < 0x20 || v[i] > 0x7e {
 			return false
@@ -72,15 +78,24 @@ func decodeMeta(meta map[string]string) map[string]string {
 	if len(meta) == 0 {
 		return nil
 	}
-	var dec mime.WordDecoder
 	out := make(map[string]string, len(meta))
 	for k, v := range meta {
-		if strings.Contains(v, "=?") {
-			if d, err := dec.DecodeHeader(v); err == nil {
-				v = d
-			}
-		}
-		out[strings.ToLower(k)] = v
+		out[strings.ToLower(k)] = decodeMetaValue(v)
 	}
 	return out
+}
+
+func decodeMetaValue(v string) string {
+	if !strings.HasPrefix(v, metaGuard) && strings.Contains(v, "=?") {
+		var dec mime.WordDecoder
+		if d, err := dec.DecodeHeader(v); err == nil {
+			v = d
+		}
+	}
+	if w, ok := strings.CutPrefix(v, metaGuard); ok {
+		if w, ok = strings.CutSuffix(w, metaGuard); ok {
+			return w
+		}
+	}
+	return v
 }

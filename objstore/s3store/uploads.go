@@ -3,6 +3,7 @@ package s3store
 import (
 	"context"
 	"iter"
+	"strings"
 
 	"coffer/objstore"
 
@@ -15,36 +16,55 @@ import (
 // not ended, those of other programs too.
 func (s *Store) ListUploads(ctx context.Context, bucket, prefix string) iter.Seq2[objstore.Upload, error] {
 	return func(yield func(objstore.Upload, error) bool) {
-		client := s.client(bucket, s.regionOf(ctx, bucket))
-		in := &s3.ListMultipartUploadsInput{Bucket: aws.String(bucket), Prefix: optional(prefix), EncodingType: types.EncodingTypeUrl}
-		for {
-			out, err := do(ctx, s.op("list uploads", bucket, prefix), func(ctx context.Context) (*s3.ListMultipartUploadsOutput, error) {
-				return client.ListMultipartUploads(ctx, in)
-			})
-			if err != nil {
-				yield(objstore.Upload{}, err)
-				return
-			}
-			for _, u := range out.Uploads {
-				key, err := decodeKey(aws.ToString(u.Key), out.EncodingType)
-				if err != nil {
-					yield(objstore.Upload{}, newError("list uploads", bucket+"/"+prefix, objstore.Integrity, "%w", err))
-					return
-				}
-				if !yield(objstore.Upload{Bucket: bucket, Key: key, ID: aws.ToString(u.UploadId), Initiated: aws.ToTime(u.Initiated)}, nil) {
-					return
-				}
-			}
-			marker, err := decodeKey(aws.ToString(out.NextKeyMarker), out.EncodingType)
-			id := aws.ToString(out.NextUploadIdMarker)
-			if err != nil || !aws.ToBool(out.IsTruncated) || marker == aws.ToString(in.KeyMarker) && id == aws.ToString(in.UploadIdMarker) {
-				if err != nil {
-					yield(objstore.Upload{}, newError("list uploads", bucket+"/"+prefix, objstore.Integrity, "%w", err))
-				}
-				return
-			}
-			in.KeyMarker, in.UploadIdMarker = optional(marker), optional(id)
+		any, goOn := s.listUploads(ctx, bucket, prefix, prefix, yield)
+		if !any && goOn && prefix != "" {
+			// MinIO takes the prefix for a whole key.
+			s.listUploads(ctx, bucket, prefix, "", yield)
 		}
+	}
+}
+
+// listUploads yields the uploads under prefix, asking the server for those
+// under ask. It tells whether there were any and whether to go on.
+func (s *Store) listUploads(ctx context.Context, bucket, prefix, ask string, yield func(objstore.Upload, error) bool) (any, goOn bool) {
+	client := s.client(bucket, s.regionOf(ctx, bucket))
+	in := &s3.ListMultipartUploadsInput{Bucket: aws.String(bucket), Prefix: optional(ask), EncodingType: types.EncodingTypeUrl}
+	fail := func(err error) (bool, bool) {
+		yield(objstore.Upload{}, err)
+		return any, false
+	}
+	badKey := func(err error) error {
+		return newError("list uploads", bucket+"/"+prefix, objstore.Integrity, "key in the listing: %w", err)
+	}
+	for {
+		out, err := do(ctx, s.op("list uploads", bucket, prefix), func(ctx context.Context) (*s3.ListMultipartUploadsOutput, error) {
+			return client.ListMultipartUploads(ctx, in)
+		})
+		if err != nil {
+			return fail(err)
+		}
+		for _, u := range out.Uploads {
+			key, err := decodeKey(aws.ToString(u.Key), out.EncodingType)
+			if err != nil {
+				return fail(badKey(err))
+			}
+			if !strings.HasPrefix(key, prefix) {
+				continue
+			}
+			any = true
+			if !yield(objstore.Upload{Bucket: bucket, Key: key, ID: aws.ToString(u.UploadId), Initiated: aws.ToTime(u.Initiated)}, nil) {
+				return any, false
+			}
+		}
+		marker, err := decodeKey(aws.ToString(out.NextKeyMarker), out.EncodingType)
+		if err != nil {
+			return fail(badKey(err))
+		}
+		id := aws.ToString(out.NextUploadIdMarker)
+		if !aws.ToBool(out.IsTruncated) || marker == aws.ToString(in.KeyMarker) && id == aws.ToString(in.UploadIdMarker) {
+			return any, true
+		}
+		in.KeyMarker, in.UploadIdMarker = optional(marker), optional(id)
 	}
 }
 

@@ -19,9 +19,11 @@ import (
 
 const demoLong = `Show the main job on real files: start a store on loopback, mount it with this
 program, make a bucket with mkdir, copy a tree in, list it, ask with getfattr
-how it is protected, unmount, mount again, compare every byte, and prove that
-what lies in the store's directory is not the plaintext. Each step is printed
-as the command that was run and what it said. Needs fuse3 and attr.
+how it is protected, unmount, mount again and compare every byte. Then the same
+with a store that does not encrypt: it is refused, until it is allowed by name.
+Last, both stores' directories are searched for the plaintext, which must be
+found in the second and not in the first. Each step is printed as the command
+that was run and what it said. Needs fuse3 and attr.
 
 Fails if any step fails or does not show what it must. Everything is removed
 at the end unless --keep is given.`
@@ -50,11 +52,12 @@ func newDemo(a *app) *cobra.Command {
 // demo is one run: a working directory, the environment that leads to the
 // store, and what has to be taken down.
 type demo struct {
-	ctx  context.Context
-	out  io.Writer
-	dir  string
-	env  []string
-	self string
+	ctx         context.Context
+	out, errOut io.Writer
+	dir, self   string
+	// env leads to the store that was started last; stops end them all.
+	env   []string
+	stops []func() error
 }
 
 func (a *app) demo(ctx context.Context, keep bool) (err error) {
@@ -69,20 +72,11 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &demo{ctx: ctx, out: a.stdout, dir: dir, self: self}
-	stop, err := d.startEmulator()
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
-	}
+	d := &demo{ctx: ctx, out: a.stdout, errOut: a.stderr, dir: dir, self: self}
 	defer func() {
-		// A step that failed may leave the mount; nothing below a mount
-		// point may be removed while it is one.
-		if _, mounted, merr := mountAt(d.path("mnt")); merr != nil || mounted {
-			err = errors.Join(err, merr, d.detach())
-		}
-		err = errors.Join(err, stop())
+		err = errors.Join(err, d.takeDown())
 		if keep {
-			d.sayKept()
+			fmt.Fprintf(d.out, "\nKept in %s. To go on with the store:\n  coffer emulator --dir %s\n", d.dir, d.path("store"))
 			return
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
@@ -94,6 +88,22 @@ func (a *app) demo(ctx context.Context, keep bool) (err error) {
 	fmt.Fprintf(d.out, "\nAll steps passed in %.1f s.\n", time.Since(began).Seconds())
 	return nil
 }
+
+// takeDown ends what a step that failed may have left: the mount first, since
+// nothing below a mount point may be removed while it is one.
+func (d *demo) takeDown() error {
+	var errs []error
+	if _, mounted, err := mountAt(d.path("mnt")); err != nil || mounted {
+		errs = append(errs, err, detachMount(d.path("mnt")))
+	}
+	for _, stop := range d.stops {
+		errs = append(errs, stop())
+	}
+	return errors.Join(errs...)
+}
+
+// demoLog is the log of the demo's mounts.
+const demoLog = "coffer.log"
 
 // demoNeeds names the programs that are missing.
 func demoNeeds() error {
@@ -117,14 +127,30 @@ func (d *demo) steps() error {
 	if err != nil {
 		return err
 	}
-	d.title("Mount every bucket of the account; the command returns when the kernel serves")
 	if err := d.run("mkdir", "mnt"); err != nil {
 		return err
 	}
+	if err := d.encryptedStore(tree); err != nil {
+		return err
+	}
+	if err := d.plainStore(tree); err != nil {
+		return err
+	}
+	d.title("Look for the plaintext where the two stores keep their objects")
+	return d.scan(tree, "store", "plain-store")
+}
+
+// encryptedStore shows the main job.
+func (d *demo) encryptedStore(tree string) error {
+	d.title("A store of our own on loopback; any S3 endpoint will do")
+	if err := d.startEmulator("store", "aws"); err != nil {
+		return err
+	}
+	d.title("Mount every bucket of the account; the command returns when the kernel serves")
 	if err := d.run("coffer", "mount", "mnt"); err != nil {
 		return err
 	}
-	d.title("Make a bucket: created with encryption on, and proved so, or not at all")
+	d.title("Make a bucket: created with encryption on and proved so, or not at all")
 	if err := d.run("mkdir", "mnt/dataset-s0001"); err != nil {
 		return err
 	}
@@ -146,24 +172,64 @@ func (d *demo) steps() error {
 		{"coffer", "umount", "mnt"},
 		{"coffer", "mount", "s3://dataset-s0001", "mnt", "--read-only"},
 		{"diff", "-r", tree, "mnt/" + tree},
+		{"coffer", "umount", "mnt"},
+	} {
+		if err := d.run(step[0], step[1:]...); err != nil {
+			return err
+		}
+		if step[0] == "diff" {
+			fmt.Fprintln(d.out, "(no difference)")
+		}
+	}
+	return nil
+}
+
+// plainStore shows that a store without encryption is refused unless allowed
+// by name, and leaves the files there in plaintext, for the search to find.
+func (d *demo) plainStore(tree string) error {
+	d.title("Another store, which does not encrypt: nothing is written there")
+	if err := d.startEmulator("plain-store", "nosse"); err != nil {
+		return err
+	}
+	if err := d.run("coffer", "mb", "--allow-unencrypted", "s3://scratch-data"); err != nil {
+		return err
+	}
+	if err := d.run("coffer", "mount", "mnt"); err != nil {
+		return err
+	}
+	for _, step := range [][]string{
+		{"mkdir", "mnt/dataset-s0002"},
+		{"cp", tree + "/" + d.sample(tree), "mnt/scratch-data/"},
+	} {
+		if err := d.refused("Permission denied", step[0], step[1:]...); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(d.out, "The log tells why, and what to do:")
+	if err := d.run("grep", "-v", "level=INFO", demoLog); err != nil {
+		return err
+	}
+	d.title("Allowed by name, it is written, and says what it is")
+	for _, step := range [][]string{
+		{"coffer", "umount", "mnt"},
+		{"coffer", "mount", "--allow-unencrypted", "s3://scratch-data", "mnt"},
+		{"cp", "-r", tree, "mnt/"},
 	} {
 		if err := d.run(step[0], step[1:]...); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintln(d.out, "no difference")
-	if err := d.run("coffer", "umount", "mnt"); err != nil {
+	if err := d.expect([]string{`user.s3.encryption="none"`}, "getfattr", "-n", "user.s3.encryption", "mnt/"+tree+"/"+d.sample(tree)); err != nil {
 		return err
 	}
-	d.title("Look for the plaintext in the store's own directory")
-	return d.scan(tree)
+	return d.run("coffer", "umount", "mnt")
 }
 
 // title begins a step.
 func (d *demo) title(text string) { fmt.Fprintf(d.out, "\n# %s\n", text) }
 
 // shownLines bounds the output of one command that is printed.
-const shownLines = 24
+const shownLines = 12
 
 // run prints a command line and what it says, and fails when it does.
 func (d *demo) run(name string, args ...string) error {
@@ -185,6 +251,19 @@ func (d *demo) expect(lines []string, name string, args ...string) error {
 	return nil
 }
 
+// refused runs a command that must fail with this text.
+func (d *demo) refused(want, name string, args ...string) error {
+	out, err := d.output(name, args...)
+	if err == nil {
+		return fmt.Errorf("%s %s was not refused", name, strings.Join(args, " "))
+	}
+	if !strings.Contains(out, want) {
+		return fmt.Errorf("%w; wanted %q", err, want)
+	}
+	return nil
+}
+
+// output runs one command line and prints the first lines of what it says.
 func (d *demo) output(name string, args ...string) (string, error) {
 	fmt.Fprintf(d.out, "$ %s %s\n", name, strings.Join(args, " "))
 	prog := name
@@ -196,7 +275,7 @@ func (d *demo) output(name string, args ...string) (string, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
-	lines := strings.SplitAfter(strings.TrimSuffix(out.String(), "\n"), "\n")
+	lines := strings.SplitAfter(strings.TrimRight(out.String(), "\n"), "\n")
 	if len(lines) > shownLines {
 		rest := len(lines) - shownLines
 		lines = append(lines[:shownLines], fmt.Sprintf("... and %d lines more", rest))
@@ -210,39 +289,37 @@ func (d *demo) output(name string, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// startEmulator runs "coffer emulator" and reads the environment that it
-// prints. The returned function ends it.
-func (d *demo) startEmulator() (stop func() error, err error) {
-	d.title("A store of our own on loopback; any S3 endpoint will do")
-	fmt.Fprintf(d.out, "$ coffer emulator --dir store\n")
-	cmd := exec.Command(d.self, "emulator", "--dir", d.path("store"), "--log-level", "error")
+// startEmulator runs "coffer emulator" until takeDown, and reads the
+// environment that it prints.
+func (d *demo) startEmulator(dir, dialect string) error {
+	fmt.Fprintf(d.out, "$ coffer emulator --dir %s --dialect %s\n", dir, dialect)
+	cmd := exec.Command(d.self, "emulator", "--dir", d.path(dir), "--dialect", dialect, "--log-level", "error")
 	// A group of its own: ^C must reach the mount first, then the store.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.Env = d.errOut, demoEnviron(os.Environ())
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	stop = func() error {
-		if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
-			return err
-		}
-		return cmd.Wait()
-	}
+	d.stops = append(d.stops, func() error {
+		return errors.Join(cmd.Process.Signal(unix.SIGTERM), cmd.Wait())
+	})
 	env, err := readExports(pipe, 4)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("emulator: %w", err), stop())
+		return fmt.Errorf("emulator: %w", err)
 	}
 	for _, kv := range env {
-		if !strings.HasPrefix(kv, "AWS_SECRET_ACCESS_KEY=") {
-			fmt.Fprintln(d.out, "export "+kv)
+		if name, _, _ := strings.Cut(kv, "="); name == "AWS_SECRET_ACCESS_KEY" {
+			kv = name + "=(not shown)"
 		}
+		fmt.Fprintln(d.out, "export "+kv)
 	}
 	d.env = append(demoEnviron(os.Environ()), env...)
-	return stop, nil
+	d.env = append(d.env, envName("log-file")+"="+d.path(demoLog))
+	return nil
 }
 
 // readExports reads n lines "export NAME=VALUE".
@@ -323,96 +400,4 @@ func (d *demo) sample(tree string) string {
 		}
 	}
 	return name
-}
-
-func (d *demo) detach() error {
-	if err := detachMount(d.path("mnt")); err != nil {
-		return fmt.Errorf("%s is left behind: %w", d.dir, err)
-	}
-	return nil
-}
-
-func (d *demo) sayKept() {
-	fmt.Fprintf(d.out, "\nKept: %s (store: %s). To go on with it:\n  coffer emulator --dir %s\n", d.dir, d.path("store"), d.path("store"))
-}
-
-// The scan below uses few, but real, probes: chunks of 64 bytes from every
-// file. Any of them in the store's directory is a leak.
-const probeSize = 64
-
-// scan searches the store's directory for pieces of the plaintext, after it
-// has shown on the plaintext itself that the search finds them.
-func (d *demo) scan(tree string) error {
-	probes, err := collectProbes(d.path(tree))
-	if err != nil {
-		return err
-	}
-	files, found, err := search(d.path(tree), probes)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(d.out, "%d pieces of %d bytes, taken from the files; searching ./%s itself finds them in %d of its %d files\n", len(probes), probeSize, tree, found, files)
-	if found == 0 {
-		return errors.New("the search is blind: it does not find the plaintext in the plaintext")
-	}
-	files, found, err = search(d.path("store"), probes)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(d.out, "searching ./store, the objects as they rest on disk, finds them in %d of its %d files\n", found, files)
-	switch {
-	case files == 0:
-		return errors.New("the store's directory is empty: nothing was proved")
-	case found > 0:
-		return fmt.Errorf("PLAINTEXT rests in %d files of the store", found)
-	}
-	return nil
-}
-
-// collectProbes takes one piece from the middle of every file long enough.
-func collectProbes(dir string) (map[[probeSize]byte]struct{}, error) {
-	probes := map[[probeSize]byte]struct{}{}
-	err := eachFile(dir, func(text []byte) {
-		if len(text) >= 4*probeSize {
-			mid := len(text) / 2
-			probes[[probeSize]byte(text[mid:mid+probeSize])] = struct{}{}
-		}
-	})
-	return probes, err
-}
-
-// search counts the files below dir, and those that hold a probe at any
-// offset. Two bytes choose the candidates, so that it runs at memory speed.
-func search(dir string, probes map[[probeSize]byte]struct{}) (files, found int, err error) {
-	var starts [1 << 16]bool
-	for p := range probes {
-		starts[int(p[0])<<8|int(p[1])] = true
-	}
-	err = eachFile(dir, func(text []byte) {
-		files++
-		for i := 0; i+probeSize <= len(text); i++ {
-			if !starts[int(text[i])<<8|int(text[i+1])] {
-				continue
-			}
-			if _, ok := probes[[probeSize]byte(text[i:i+probeSize])]; ok {
-				found++
-				return
-			}
-		}
-	})
-	return files, found, err
-}
-
-// eachFile calls do with the content of every regular file below dir.
-func eachFile(dir string, do func(text []byte)) error {
-	return filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		text, err := os.ReadFile(p)
-		if err == nil {
-			do(text)
-		}
-		return err
-	})
 }

@@ -23,7 +23,7 @@ const (
 // chunkedReader decodes the aws-chunked content coding:
 //
 //	HEX[;chunk-signature=SIG] CRLF data CRLF ... 0[;chunk-signature=SIG] CRLF
-//	[name:value CRLF]... [x-amz-trailer-signature:SIG CRLF] CRLF
+//	[name:value LF]... [CRLF x-amz-trailer-signature:SIG CRLF] CRLF
 //
 // With a signature, the signature of each chunk covers that of the one before.
 // Bytes are handed on before their chunk's signature is seen; an error at the
@@ -146,10 +146,12 @@ func (c *chunkedReader) compare(text, got string) error {
 }
 
 // readTrailer reads the lines after the last chunk up to an empty one or the
-// end of the body: some clients leave out the empty one.
+// end of the body: some clients leave out the empty one. A signed trailer has
+// one more empty line, between the headers and their signature.
 func (c *chunkedReader) readTrailer() error {
 	signature := ""
-	for {
+	signed := c.sig != nil && c.wantTrailer
+	for gap := false; ; {
 		line, err := c.line()
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			break
@@ -158,6 +160,10 @@ func (c *chunkedReader) readTrailer() error {
 			return err
 		}
 		if line == "" {
+			if signed && signature == "" && !gap {
+				gap = true
+				continue
+			}
 			break
 		}
 		name, value, ok := strings.Cut(line, ":")
@@ -172,7 +178,7 @@ func (c *chunkedReader) readTrailer() error {
 		c.trailer.Set(name, value)
 		c.trailSeen = append(c.trailSeen, name+":"+value+"\n")
 	}
-	if c.sig == nil || !c.wantTrailer {
+	if !signed {
 		return nil
 	}
 	sum := sha256.Sum256([]byte(strings.Join(c.trailSeen, "")))

@@ -62,7 +62,7 @@ func sdk(t testing.TB, s *emulator.Server, opts ...func(*s3.Options)) *s3.Client
 func mc(t testing.TB, s *emulator.Server) *minio.Client {
 	t.Helper()
 	c, err := minio.New(strings.TrimPrefix(s.Endpoint(), "http://"), &minio.Options{
-		Creds: miniocreds.NewStaticV4(accessKey, secretKey, ""), Region: "us-east-1", BucketLookup: minio.BucketLookupPath, MaxRetries: 1,
+		Creds: miniocreds.NewStaticV4(accessKey, secretKey, ""), Region: "us-east-1", BucketLookup: minio.BucketLookupPath, MaxRetries: 1, TrailingHeaders: true,
 	})
 	require.NoError(t, err)
 	return c
@@ -128,8 +128,4 @@ func noise(seed uint64, n int) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8(key).Read(b)
 	return b
-}
-
-func minioPut() minio.PutObjectOptions {
-	return minio.PutObjectOptions{PartSize: 5 << 20}
 }

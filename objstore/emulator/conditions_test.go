@@ -56,14 +56,14 @@ func TestConditionalWrites(t *testing.T) {
 // object must be the winner's.
 func TestConditionalRaces(t *testing.T) {
 	_, c := bucketOn(t, emulator.Config{})
-	race := func(t *testing.T, key string, match, noneMatch *string) {
+	race := func(t *testing.T, key, round string, match, noneMatch *string) {
 		const writers = 16
 		won := make([]bool, writers)
 		var wg sync.WaitGroup
 		for i := range writers {
 			wg.Go(func() {
 				_, err := c.PutObject(t.Context(), &s3.PutObjectInput{
-					Bucket: aws.String("bucket"), Key: &key, Body: bytes.NewReader(fmt.Appendf(nil, "writer %d", i)), IfMatch: match, IfNoneMatch: noneMatch,
+					Bucket: aws.String("bucket"), Key: &key, Body: bytes.NewReader(fmt.Appendf(nil, "%s %d", round, i)), IfMatch: match, IfNoneMatch: noneMatch,
 				})
 				won[i] = err == nil
 			})
@@ -73,17 +73,17 @@ func TestConditionalRaces(t *testing.T) {
 		for i, w := range won {
 			if w {
 				winners++
-				require.Equal(t, fmt.Sprintf("writer %d", i), string(get(t, c, key)))
+				require.Equal(t, fmt.Sprintf("%s %d", round, i), string(get(t, c, key)))
 			}
 		}
 		require.Equal(t, 1, winners)
 	}
 	for i := range 5 {
 		key := fmt.Sprintf("race %d", i)
-		race(t, key, nil, aws.String("*"))
+		race(t, key, "create", nil, aws.String("*"))
 		head, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("bucket"), Key: &key})
 		require.NoError(t, err)
-		race(t, key, head.ETag, nil)
+		race(t, key, "replace", head.ETag, nil)
 	}
 }
 

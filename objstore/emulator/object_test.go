@@ -1,9 +1,7 @@
 package emulator_test
 
 import (
-	"bytes"
 	"io"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -63,15 +61,4 @@ func TestRanges(t *testing.T) {
 			require.Equal(t, tc.want, got)
 		})
 	}
-}
-
-func TestStreamedUploadByMinio(t *testing.T) {
-	s, c := bucketOn(t, emulator.Config{})
-	_ = s
-	require.Empty(t, strings.TrimSpace(""))
-	body := noise(7, 12<<20+5)
-	m := mc(t, s)
-	_, err := m.PutObject(t.Context(), "bucket", "m", bytes.NewReader(body), int64(len(body)), minioPut())
-	require.NoError(t, err)
-	require.Equal(t, body, get(t, c, "m"))
 }

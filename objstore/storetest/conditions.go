@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -176,5 +175,5 @@ func (s *suite) testAtomicOverwrite(t *testing.T, b objstore.Bucket) {
 			t.Fatalf("version %d: %s", v, differ(r.data, want))
 		}
 	}
-	t.Log(fmt.Sprintf("%d reads during %d overwrites", len(results), versions))
+	t.Logf("%d reads during %d overwrites", len(results), versions)
 }

@@ -35,6 +35,9 @@ func (s *suite) testCopy(t *testing.T) {
 			{"NewHeaders", objstore.CopyOptions{Headers: &newHeaders}, meta, newHeaders},
 			{"AllNew", objstore.CopyOptions{Meta: newMeta, Headers: &newHeaders}, newMeta, newHeaders},
 		} {
+			if src == "multipart" && tc.name != "Kept" && tc.name != "AllNew" {
+				continue // megabytes that would prove little more
+			}
 			for place, dst := range map[string]objstore.Bucket{"Same": b, "Across": other} {
 				t.Run(src+"/"+tc.name+"/"+place, func(t *testing.T) {
 					key := "copies/" + src + tc.name
@@ -100,6 +103,10 @@ func (s *suite) checkCopied(t *testing.T, o objstore.Object, meta map[string]str
 	if !maps.Equal(o.Meta, meta) {
 		t.Errorf("copy has metadata %q, want %q", o.Meta, meta)
 	}
+	if s.Accept.CopyDropsExpires != "" {
+		t.Logf("accepted difference, Expires is not compared: %s", s.Accept.CopyDropsExpires)
+		o.Headers.Expires, headers.Expires = "", ""
+	}
 	if o.Headers != headers {
 		t.Errorf("copy has headers %+v, want %+v", o.Headers, headers)
 	}
@@ -140,7 +147,7 @@ func (s *suite) testCopyRange(t *testing.T) {
 		"Nothing":        {{100, 0}},
 		"OneSmallCopy":   {{7, 10}},
 		"EndWithSmall":   {{0, p}, {p, 1}},
-		"RepeatedRanges": {{0, p}, {0, p}, {0, p}},
+		"RepeatedRanges": {{0, p}, {0, p}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, err := b.Create(t.Context(), "dst", objstore.CreateOptions{})

@@ -111,11 +111,15 @@ func (s *suite) testMetadata(t *testing.T) {
 		{name: "None"},
 		{name: "Plain", meta: map[string]string{"mode": "33188", "mtime": "1700000000.123456789", "with-dash": "x y"}},
 		{name: "UTF8", meta: map[string]string{"name": "Grüße – 日本語 🚀", "long": string(bytes.Repeat([]byte("é"), 200))}},
-		{name: "LooksEncoded", meta: map[string]string{"word": "=?UTF-8?q?abc?="}},
-		{name: "Spaces", meta: map[string]string{"lead": " x", "trail": "x ", "inner": "a  b"}},
+		{name: "LooksEncoded", meta: map[string]string{"word": "=?UTF-8?q?abc?="}, skip: s.Accept.DecodesMeta},
+		{name: "Spaces", meta: map[string]string{"lead": " x", "trail": "x ", "inner": "a  b"}, skip: s.Accept.DecodesMeta},
 		{name: "Empty", meta: map[string]string{"empty": "", "other": "x"}, skip: s.Accept.DropsEmptyMeta},
 	} {
-		for kind, size := range map[string]int64{"Single": 10, "Multipart": s.PartSize + 10} {
+		sizes := map[string]int64{"Single": 10}
+		if tc.name == "UTF8" || tc.name == "None" {
+			sizes["Multipart"] = s.PartSize + 10 // another request carries it
+		}
+		for kind, size := range sizes {
 			t.Run(tc.name+"/"+kind, func(t *testing.T) {
 				accept(t, tc.skip)
 				data := random(3, size)

@@ -3,7 +3,6 @@ package storetest
 import (
 	"bytes"
 	"io"
-	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -86,5 +85,3 @@ func TestTailKeepsTheEnd(t *testing.T) {
 		t.Errorf("kept %d bytes ending in %q", len(got), got[len(got)-4:])
 	}
 }
-
-var _ http.Handler = (*Proxy)(nil)

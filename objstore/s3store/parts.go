@@ -21,12 +21,12 @@ const (
 //
 // A base above 64 MiB is cut at 1 GiB in the steps that multiply it.
 type partPlan struct {
-	base     int64
-	constant int64 // when not 0, the length of every part
+	base  int64
+	least int64 // of every part, by the hint
 }
 
 // newPartPlan plans for parts of base bytes and, when hint is not 0, for an
-// object of that length: then all parts are as long as it takes.
+// object of that length: then the parts are long from the beginning.
 func newPartPlan(base, hint int64) partPlan {
 	p := partPlan{base: base}
 	if hint <= 0 || hint > maxObjectSize {
@@ -36,7 +36,7 @@ func newPartPlan(base, hint int64) partPlan {
 	need := (hint + maxParts/2 - 1) / (maxParts / 2)
 	need = (need + (1 << 20) - 1) >> 20 << 20
 	if need > base {
-		p.constant = need
+		p.least = need
 	}
 	return p
 }
@@ -46,16 +46,14 @@ func (p partPlan) size(n int) int64 {
 	if n > 5000 {
 		return maxPlannedPart // whatever was planned, the rest must fit
 	}
-	if p.constant > 0 {
-		return min(p.constant, maxPlannedPart)
-	}
+	step := p.base
 	switch {
-	case n <= 1000:
-		return p.base
-	case n <= 2500:
-		return min(4*p.base, maxPlannedPart)
+	case n > 2500:
+		step = 16 * p.base
+	case n > 1000:
+		step = 4 * p.base
 	}
-	return min(16*p.base, maxPlannedPart)
+	return min(max(step, p.least), maxPlannedPart)
 }
 
 // slots returns how many parts may be in flight while another one of size

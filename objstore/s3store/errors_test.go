@@ -1,0 +1,83 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+
+	"coffer/objstore"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/stretchr/testify/require"
+)
+
+// reply builds the error that the SDK makes of a reply.
+func replyOf(status int, code string) error {
+	return &smithy.OperationError{ServiceID: "S3", OperationName: "Op", Err: &smithyhttp.ResponseError{
+		Response: &smithyhttp.Response{Response: &http.Response{StatusCode: status, Header: http.Header{}}},
+		Err:      &smithy.GenericAPIError{Code: code, Message: "text of the server"},
+	}}
+}
+
+func TestKinds(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		code   string
+		want   objstore.Kind
+	}{
+		{404, "NoSuchKey", objstore.NotExist}, {404, "NoSuchBucket", objstore.NotExist}, {404, "", objstore.NotExist}, {404, "NoSuchUpload", objstore.NotExist},
+		{403, "AccessDenied", objstore.Permission}, {403, "", objstore.Permission}, {403, "InvalidAccessKeyId", objstore.Permission}, {401, "", objstore.Permission},
+		{400, "ExpiredToken", objstore.Expired},
+		{412, "PreconditionFailed", objstore.Stale},
+		{409, "BucketAlreadyExists", objstore.Exist}, {409, "BucketAlreadyOwnedByYou", objstore.Exist}, {409, "BucketNotEmpty", objstore.NotEmpty},
+		{409, "ConditionalRequestConflict", objstore.Conflict}, {409, "OperationAborted", objstore.Conflict},
+		{503, "SlowDown", objstore.Throttled}, {503, "ServiceUnavailable", objstore.Unavailable}, {500, "InternalError", objstore.Unavailable},
+		{502, "", objstore.Unavailable}, {429, "", objstore.Throttled}, {429, "QuotaExceeded", objstore.Quota}, {507, "", objstore.NoSpace},
+		{400, "EntityTooLarge", objstore.TooLarge}, {413, "", objstore.TooLarge}, {400, "KeyTooLongError", objstore.NameTooLong},
+		{400, "InvalidBucketName", objstore.InvalidName}, {416, "InvalidRange", objstore.InvalidRange}, {416, "", objstore.InvalidRange},
+		{403, "InvalidObjectState", objstore.Archived}, {501, "NotImplemented", objstore.Unsupported}, {405, "MethodNotAllowed", objstore.Unsupported},
+		{400, "BadDigest", objstore.Integrity}, {400, "KMS.DisabledException", objstore.KeyUnavailable}, {404, "kms:KeyNotFound", objstore.KeyUnavailable},
+		{400, "SomethingNew", objstore.Unknown}, {418, "", objstore.Unknown},
+	} {
+		err := classify("get", "b/k", replyOf(c.status, c.code))
+		require.ErrorIs(t, err, c.want, "%d %s", c.status, c.code)
+		var e *objstore.Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, c.status, e.Status)
+		require.ErrorContains(t, err, "text of the server")
+		require.Equal(t, c.code, codeOf(err))
+	}
+}
+
+func TestClassifiedErrorsStay(t *testing.T) {
+	first := newError("get", "b/k", objstore.Stale, "")
+	require.Same(t, first, classify("head", "other", first))
+	require.NoError(t, classify("get", "b", nil))
+	require.ErrorIs(t, classify("get", "b", context.Canceled), objstore.Canceled)
+	require.ErrorIs(t, classify("get", "b", context.DeadlineExceeded), objstore.Unavailable)
+	require.ErrorIs(t, classify("get", "b", errors.New("odd")), objstore.Unknown)
+}
+
+func TestWhatIsRepeated(t *testing.T) {
+	r := newRetryer(nil)
+	for _, c := range []struct {
+		status int
+		code   string
+		want   bool
+	}{
+		{500, "InternalError", true}, {503, "SlowDown", true}, {503, "SlowDownRead", true}, {429, "", true}, {502, "", true},
+		{400, "RequestTimeout", true}, {409, "OperationAborted", true}, {400, "BadDigest", true}, {400, "ExpiredToken", true},
+		{403, "InvalidAccessKeyId", true}, {429, "QuotaExceeded", false}, {501, "NotImplemented", false}, {404, "NoSuchKey", false},
+		{403, "AccessDenied", false}, {412, "PreconditionFailed", false}, {400, "InvalidArgument", false}, {507, "XMinioStorageFull", false},
+	} {
+		require.Equal(t, c.want, r.IsErrorRetryable(replyOf(c.status, c.code)), "%d %s", c.status, c.code)
+	}
+	require.False(t, r.IsErrorRetryable(&noCredentials{errors.New("none")}))
+}
+
+func TestCopySourceIsEscaped(t *testing.T) {
+	require.Equal(t, "b/a%20b/%2B%25%3F%23/%C3%BC~", copySource("b", objstore.Ref{Key: "a b/+%?#/ü~"}))
+	require.Equal(t, "b/k?versionId=v.1%3D", copySource("b", objstore.Ref{Key: "k", VersionID: "v.1="}))
+}

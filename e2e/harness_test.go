@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -283,4 +284,31 @@ func wantErrno(t testing.TB, what string, err error, want syscall.Errno) {
 	if !errors.Is(err, want) {
 		t.Errorf("%s: %v, want %v", what, err, want)
 	}
+}
+
+// status is what the daemon tells over its control socket.
+type status struct {
+	OpenHandles int        `json:"open_handles"`
+	Cache       cacheStats `json:"cache"`
+}
+
+type cacheStats struct {
+	Hits, Misses, Joins int64
+	ReadBytes           int64 `json:"read_bytes"`
+}
+
+// reads returns how many bytes the daemon was asked for.
+func (c cacheStats) reads() int64 { return c.ReadBytes }
+
+func (m *mount) status() status {
+	m.t.Helper()
+	out, err := m.run("status", m.dir)
+	if err != nil {
+		m.t.Fatalf("status: %v\n%s", err, out)
+	}
+	var s status
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		m.t.Fatalf("status: %v\n%s", err, out)
+	}
+	return s
 }

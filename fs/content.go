@@ -180,7 +180,7 @@ func (n *file) growHead(m int) bool {
 		return true
 	}
 	want := min(max(2*cap(c.head), len(c.head)+m, 4<<10), headMax)
-	if !n.fsys.cfg.Cache.Budget().TryAcquire(int64(want - cap(c.head))) {
+	if !n.fsys.cfg.Cache.Budget().TryHold(int64(want - cap(c.head))) {
 		return false
 	}
 	head := make([]byte, len(c.head), want)
@@ -192,7 +192,7 @@ func (n *file) growHead(m int) bool {
 // dropHead forgets the head and gives its bytes back to the budget.
 func (n *file) dropHead() {
 	if m := cap(n.content.head); m > 0 {
-		n.fsys.cfg.Cache.Budget().Release(int64(m))
+		n.fsys.cfg.Cache.Budget().ReleaseHeld(int64(m))
 	}
 	n.content.head = nil
 }

@@ -227,12 +227,17 @@ func (d *dir) findDir(ctx context.Context, key string) (finding, error) {
 	return finding{}, objstore.NotExist
 }
 
-// live returns the inode that the kernel knows under name, nil if none.
+// live returns the inode that the kernel knows under name, nil if none, or if
+// it is one that another version has left behind.
 func (d *dir) live(name string) *gofuse.Inode {
-	if ch := d.GetChild(name); ch != nil && !ch.Forgotten() {
-		return ch
+	ch := d.GetChild(name)
+	if ch == nil || ch.Forgotten() {
+		return nil
 	}
-	return nil
+	if n, ok := ch.Operations().(*file); ok && n.isStale() {
+		return nil
+	}
+	return ch
 }
 
 // liveFile returns the file that the kernel knows under name, nil if none.
@@ -284,11 +289,16 @@ func (d *dir) adopt(ctx context.Context, nm string, f finding, out *fuse.EntryOu
 	}
 	n := (*file)(nil)
 	if ch != nil {
-		n, _ = ch.Operations().(*file)
+		if n, _ = ch.Operations().(*file); n != nil {
+			n.learn(f.obj, f.complete)
+			if n.isStale() {
+				n = nil
+			}
+		}
 	}
 	if n == nil {
 		n = d.fsys.newFile(d.bucket, place{d, nm})
-		if ch != nil {
+		if ch := d.GetChild(nm); ch != nil {
 			d.fsys.keepIno(ch.StableAttr().Ino)
 		}
 		ch = d.NewInode(ctx, n, gofuse.StableAttr{Mode: syscall.S_IFREG, Ino: d.fsys.newIno(d.bucket.Name(), key)})

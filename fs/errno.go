@@ -39,7 +39,7 @@ var errnos = map[objstore.Kind]syscall.Errno{
 // day long, and a log that says so hides the line that matters.
 func quiet(k objstore.Kind) bool {
 	switch k {
-	case objstore.NotExist, objstore.Exist, objstore.NotEmpty, objstore.Canceled, objstore.NameTooLong:
+	case objstore.NotExist, objstore.Exist, objstore.NotEmpty, objstore.Canceled, objstore.NameTooLong, objstore.Stale:
 		return true
 	}
 	return false

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"syscall"
 	"time"
@@ -31,7 +32,10 @@ type file struct {
 	complete bool
 	checked  time.Time // when the store last said so; zero: ask again
 	version  uint64    // counts own changes: answers asked for before are outdated
-	lineage  uint64    // counts changes by others: handles opened before are stale
+	// stale tells that somebody else stored another version while this one
+	// was open here. The kernel's pages belong to the inode, so the new
+	// version gets an inode of its own, and this one answers ESTALE.
+	stale bool
 
 	// meta is the user metadata as this mount shows it; the store has it
 	// too unless metaDirty. Nil while not known.
@@ -90,6 +94,13 @@ func (n *file) isLocal() bool {
 	return n.local || n.metaDirty
 }
 
+// isStale reports whether the inode has been left behind by another version.
+func (n *file) isStale() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stale
+}
+
 // learn takes over what the store says of the current version.
 func (n *file) learn(o objstore.Object, complete bool) {
 	n.mu.Lock()
@@ -100,15 +111,19 @@ func (n *file) learn(o objstore.Object, complete bool) {
 	}
 }
 
-// learnLocked reports whether somebody else stored another version.
+// learnLocked reports whether somebody else stored another version. While the
+// old one is open, the inode becomes stale.
 func (n *file) learnLocked(o objstore.Object, complete bool) (changed bool) {
-	if n.local || n.metaDirty || n.gone {
+	if n.local || n.metaDirty || n.gone || n.stale {
 		return false
 	}
 	if n.inStore && n.obj.ETag != o.ETag && !n.carried {
 		changed = true
-		n.lineage++
 		n.cached = ""
+		if n.handles > 0 {
+			n.stale = true
+			return true
+		}
 	}
 	if !complete && n.complete && !changed && !n.carried && sameVersion(o.Entry, n.obj) {
 		n.checked = time.Now()
@@ -138,19 +153,28 @@ func (n *file) isFresh(age time.Duration) bool {
 	switch {
 	case n.local, n.metaDirty, n.gone:
 		return true
+	case n.stale:
+		return false
 	case n.fsys.full() && !n.complete:
 		return false
 	}
 	return !n.checked.IsZero() && time.Since(n.checked) <= age
 }
 
+// errStale is the answer of an inode whose name is another's by now. The
+// kernel looks a path up again when it gets ESTALE, and then finds that one.
+var errStale = &objstore.Error{Op: "open", Kind: objstore.Stale, Err: errors.New("another version was stored by somebody else")}
+
 // refresh asks the store for the current version. A file that somebody else
 // removed is NotExist, and Stale for who has it open.
 func (n *file) refresh(ctx context.Context) error {
 	for {
 		n.mu.Lock()
-		version := n.version
+		version, stale := n.version, n.stale
 		n.mu.Unlock()
+		if stale {
+			return errStale
+		}
 		o, err := n.fsys.heads.ask(ctx, n.bucket, n.key())
 		n.mu.Lock()
 		if n.local || n.gone {
@@ -163,16 +187,19 @@ func (n *file) refresh(ctx context.Context) error {
 		}
 		if err != nil {
 			if objstore.KindOf(err) == objstore.NotExist && n.handles > 0 {
-				n.lineage++
+				n.stale = true
 				err = &objstore.Error{Op: "head", Key: n.bucket.Name(), Kind: objstore.Stale, Err: err}
 			}
 			n.mu.Unlock()
 			return err
 		}
-		changed := n.learnLocked(o, true)
+		changed, stale := n.learnLocked(o, true), n.stale
 		n.mu.Unlock()
 		if changed {
 			n.fsys.notes.contentChanged(n.EmbeddedInode())
+		}
+		if stale {
+			return errStale
 		}
 		return nil
 	}

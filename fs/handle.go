@@ -13,10 +13,9 @@ import (
 
 // handle is an open file.
 type handle struct {
-	file    *file
-	writes  bool
-	opener  uint32 // process
-	lineage uint64 // of the file when it was opened
+	file   *file
+	writes bool
+	opener uint32 // process
 
 	mu     sync.Mutex
 	reader *cache.Reader // nil before the first read
@@ -30,7 +29,6 @@ func (n *file) newHandle(ctx context.Context, flags uint32) *handle {
 		h.opener = processOf(caller.Pid)
 	}
 	n.mu.Lock()
-	h.lineage = n.lineage
 	n.handles++
 	if h.writes {
 		n.writers++
@@ -67,7 +65,7 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 	n := h.file
 	for {
 		n.mu.Lock()
-		local, obj, stale, version, moved := n.local, n.obj, n.lineage != h.lineage, n.version, n.carried && !n.gone
+		local, obj, stale, version, moved := n.local, n.obj, n.stale, n.version, n.carried && !n.gone
 		n.mu.Unlock()
 		if stale {
 			return nil, syscall.ESTALE
@@ -122,7 +120,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	if errno := n.stickyErrno(); errno != 0 {
 		return 0, errno
 	}
-	if h.isStale() {
+	if n.isStale() {
 		return 0, syscall.ESTALE
 	}
 	dctx, leave, err := n.change(ctx)
@@ -134,12 +132,6 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		return 0, n.fsys.errno("write", n.path(), err)
 	}
 	return uint32(len(data)), 0
-}
-
-func (h *handle) isStale() bool {
-	h.file.mu.Lock()
-	defer h.file.mu.Unlock()
-	return h.file.lineage != h.lineage
 }
 
 // Flush implements gofuse.FileFlusher: it is called for every close(2) of a

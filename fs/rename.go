@@ -60,7 +60,7 @@ func (d *dir) rename(ctx context.Context, nm string, to *dir, newName string, fl
 	}
 	ch := d.live(nm)
 	if ch == nil {
-		return objstore.NotExist // the kernel looked it up before
+		return errStale // the kernel looked it up before, and does so again
 	}
 	switch n := ch.Operations().(type) {
 	case *file:

@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// independent is an S3 client that shares no code with Coffer: what it finds
+// in a bucket is what is there.
+type independent struct{ c *minio.Client }
+
+// client connects to the store that the environment names.
+func client(t testing.TB, env []string) independent {
+	t.Helper()
+	v := map[string]string{}
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		v[name] = value
+	}
+	u, err := url.Parse(v["AWS_ENDPOINT_URL"])
+	must(t, err)
+	c, err := minio.New(u.Host, &minio.Options{
+		Creds:  credentials.NewStaticV4(v["AWS_ACCESS_KEY_ID"], v["AWS_SECRET_ACCESS_KEY"], ""),
+		Secure: u.Scheme == "https", Region: v["AWS_REGION"], BucketLookup: minio.BucketLookupPath,
+	})
+	must(t, err)
+	return independent{c}
+}
+
+func (i independent) makeBucket(t testing.TB, bucket string) {
+	t.Helper()
+	must(t, i.c.MakeBucket(context.Background(), bucket, minio.MakeBucketOptions{}))
+}
+
+func (i independent) put(t testing.TB, bucket, key, data string) {
+	t.Helper()
+	i.putWith(t, bucket, key, data, "application/octet-stream", nil)
+}
+
+func (i independent) putWith(t testing.TB, bucket, key, data, contentType string, meta map[string]string) {
+	t.Helper()
+	_, err := i.c.PutObject(context.Background(), bucket, key, strings.NewReader(data), int64(len(data)),
+		minio.PutObjectOptions{ContentType: contentType, UserMetadata: meta, DisableMultipart: true})
+	must(t, err)
+}
+
+// get returns an object's bytes, "" when it is absent.
+func (i independent) get(t testing.TB, bucket, key string) string {
+	t.Helper()
+	o, err := i.c.GetObject(context.Background(), bucket, key, minio.GetObjectOptions{})
+	must(t, err)
+	defer o.Close()
+	var b bytes.Buffer
+	if _, err := io.Copy(&b, o); err != nil {
+		if minio.ToErrorResponse(err).Code == "NoSuchKey" {
+			return ""
+		}
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func (i independent) stat(t testing.TB, bucket, key string) minio.ObjectInfo {
+	t.Helper()
+	info, err := i.c.StatObject(context.Background(), bucket, key, minio.StatObjectOptions{})
+	must(t, err)
+	return info
+}
+
+// meta returns the user metadata, names in lower case.
+func (i independent) meta(t testing.TB, bucket, key string) map[string]string {
+	t.Helper()
+	m := map[string]string{}
+	for k, v := range i.stat(t, bucket, key).UserMetadata {
+		m[strings.ToLower(k)] = v
+	}
+	return m
+}
+
+func (i independent) modified(t testing.TB, bucket, key string) time.Time {
+	t.Helper()
+	return i.stat(t, bucket, key).LastModified
+}
+
+// keys returns all keys of a bucket, each with its size.
+func (i independent) keys(t testing.TB, bucket string) map[string]int64 {
+	t.Helper()
+	keys := map[string]int64{}
+	for o := range i.c.ListObjects(context.Background(), bucket, minio.ListObjectsOptions{Recursive: true}) {
+		must(t, o.Err)
+		keys[o.Key] = o.Size
+	}
+	return keys
+}

@@ -24,11 +24,11 @@ build: ## build ./bin/coffer, static
 demo: setup-demo build ## mount, mkdir, cp, ls, getfattr, proof at rest, unmount, on real files
 	./$(BIN) demo
 
-test: setup-test build ## all tests with the race detector, real servers and real mounts included
-	COFFER_REQUIRE_SERVERS=1 COFFER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -p 2 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...
+test: setup-test ## all tests with the race detector, real servers and real mounts included
+	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -p 2 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...
 
-e2e: setup-test build ## only the tests with real mounts
-	COFFER_REQUIRE_SERVERS=1 COFFER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...
+e2e: setup-test ## only the tests with real mounts
+	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...
 
 lint: setup-lint ## gofmt, vet, go mod tidy, staticcheck, govulncheck
 	@.ci/lint
@@ -40,8 +40,8 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	  done; \
 	done
 
-bench: setup-test build ## every benchmark
-	COFFER_REQUIRE_SERVERS=1 COFFER_BIN=$(CURDIR)/$(BIN) $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) ./...
+bench: setup-test ## every benchmark
+	COFFER_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) ./...
 
 clean: ## remove what was built here (the tools outside the tree stay)
 	rm -rf bin

@@ -55,12 +55,14 @@ func detachedFromEnv() (*detachedProcess, error) {
 	}
 	_ = os.Unsetenv(detachedEnv)
 	d := &detachedProcess{}
+	var keep []int
 	for i, field := range strings.SplitN(v, ",", 2) {
 		n, err := strconv.Atoi(field)
 		if err != nil || n < 3 {
 			return nil, fmt.Errorf("%s: bad value", detachedEnv)
 		}
 		unix.CloseOnExec(n)
+		keep = append(keep, n)
 		f := os.NewFile(uintptr(n), "pipe")
 		if i == 0 {
 			d.ready = f
@@ -68,7 +70,29 @@ func detachedFromEnv() (*detachedProcess, error) {
 			d.owner = f
 		}
 	}
-	return d, nil
+	return d, closeInherited(keep)
+}
+
+// closeInherited closes the descriptors that came from the process before
+// this one: whoever waits for the end of a pipe there, or for a lock, must not
+// wait for the daemon. Descriptors of this process are close-on-exec, which
+// inherited ones cannot be.
+func closeInherited(keep []int) error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd < 3 || slices.Contains(keep, fd) {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	return nil
 }
 
 // report tells the waiting process how it went; only the first call counts.

@@ -80,7 +80,6 @@ func (s *suite) testCopy(t *testing.T) {
 		mustBeAbsent(t, b, "x")
 	})
 	t.Run("Condition", func(t *testing.T) {
-		accept(t, s.Accept.CopyIgnoresCondition)
 		old := put(t, b, "guarded", []byte("guarded"))
 		src := objstore.Ref{Key: "single"}
 		_, err := b.Copy(t.Context(), "guarded", src, objstore.CopyOptions{Cond: objstore.Condition{IfAbsent: true}})
@@ -102,10 +101,6 @@ func (s *suite) checkCopied(t *testing.T, o objstore.Object, meta map[string]str
 	t.Helper()
 	if !maps.Equal(o.Meta, meta) {
 		t.Errorf("copy has metadata %q, want %q", o.Meta, meta)
-	}
-	if s.Accept.CopyDropsExpires != "" {
-		t.Logf("accepted difference, Expires is not compared: %s", s.Accept.CopyDropsExpires)
-		o.Headers.Expires, headers.Expires = "", ""
 	}
 	if o.Headers != headers {
 		t.Errorf("copy has headers %+v, want %+v", o.Headers, headers)

@@ -20,23 +20,10 @@ type Differences struct {
 	// NoControlCharacters: keys with control characters are refused, or
 	// listed with other characters.
 	NoControlCharacters Reason
-	// NoBackslash: keys with a backslash are refused or changed.
-	NoBackslash Reason
-	// DropsEmptyMeta: metadata with an empty value does not come back.
-	DropsEmptyMeta Reason
 	// DecodesMeta: a metadata value that looks like an encoded word, or whose
 	// spaces had to be sent as one, comes back decoded.
-	DecodesMeta Reason
-	// OnlySlashDelimits: no other delimiter than "/" groups keys.
-	OnlySlashDelimits Reason
-	// CopyIgnoresCondition: a copy over a destination that it should have
-	// spared is made all the same.
-	CopyIgnoresCondition Reason
-	// CopyDropsExpires: a copy that keeps headers loses Expires.
+	DecodesMeta      Reason
 	CopyDropsExpires Reason
-	// NoUploadList: open multipart uploads cannot be listed by a prefix that
-	// is not a whole key.
-	NoUploadList Reason
 }
 
 // accepted is the one table of what the tested servers do differently.
@@ -49,8 +36,6 @@ var accepted = map[string]Differences{
 		NoEmptyParts:        "MinIO refuses an empty part of a key with 400 and lists a leading slash away: its keys are paths of its own disk format.",
 		NoDotParts:          "MinIO refuses the parts . and .. of a key with 400: its keys are paths of its own disk format.",
 		NoLongParts:         "MinIO stores a part of a key as a file name, which Linux limits to 255 bytes.",
-		CopyDropsExpires:    "MinIO's metadata directive COPY leaves Expires behind; HEAD of the copy has none.",
-		NoUploadList:        "MinIO lists the uploads of a whole key or of the whole bucket; any other prefix finds none.",
 	},
 	"versitygw": {
 		NoObjectBelowObject: "versitygw keeps objects as files: x cannot be file and directory at once (409 ObjectParentIsFile).",

@@ -113,7 +113,7 @@ func (s *suite) testMetadata(t *testing.T) {
 		{name: "UTF8", meta: map[string]string{"name": "Grüße – 日本語 🚀", "long": string(bytes.Repeat([]byte("é"), 200))}},
 		{name: "LooksEncoded", meta: map[string]string{"word": "=?UTF-8?q?abc?="}, skip: s.Accept.DecodesMeta},
 		{name: "Spaces", meta: map[string]string{"lead": " x", "trail": "x ", "inner": "a  b"}, skip: s.Accept.DecodesMeta},
-		{name: "Empty", meta: map[string]string{"empty": "", "other": "x"}, skip: s.Accept.DropsEmptyMeta},
+		{name: "Empty", meta: map[string]string{"empty": "", "other": "x"}},
 	} {
 		sizes := map[string]int64{"Single": 10}
 		if tc.name == "UTF8" || tc.name == "None" {

@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"coffer/objstore/storetest"
+)
+
+// The benchmarks mount versitygw, which stores plain files and so costs the
+// least of the real servers; client, daemon and server share the machine.
+// daemon-s/GiB and daemon-s/file are CPU seconds of the daemon alone.
+
+// benchMount is a mount with one bucket, on a server with its data in memory.
+func benchMount(b *testing.B) *mount {
+	b.Helper()
+	s := storetest.StartVersityGW(b)
+	m := mountStore(b, s.Env(), "--allow-unencrypted")
+	must(b, os.Mkdir(m.path("bench"), 0o755))
+	return m
+}
+
+// cpu returns the CPU seconds of the daemon so far.
+func (m *mount) cpu() float64 {
+	m.t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+	must(m.t, err)
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	f := strings.Fields(rest)
+	user, err := strconv.ParseFloat(f[11], 64)
+	must(m.t, err)
+	system, err := strconv.ParseFloat(f[12], 64)
+	must(m.t, err)
+	return (user + system) / 100 // USER_HZ
+}
+
+// peakRSS returns the most memory that the daemon has had, in MiB.
+func (m *mount) peakRSS() float64 {
+	m.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.cmd.Process.Pid))
+	must(m.t, err)
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmHWM:" {
+			kib, err := strconv.ParseFloat(f[1], 64)
+			must(m.t, err)
+			return kib / 1024
+		}
+	}
+	return 0
+}
+
+const gib = 1 << 30
+
+// pattern is 1 MiB that differs from page to page.
+func pattern() []byte {
+	p := make([]byte, 1<<20)
+	for i := range p {
+		p[i] = byte(i>>12) ^ byte(i)
+	}
+	return p
+}
+
+func writeGiB(b *testing.B, path string) {
+	b.Helper()
+	f, err := os.Create(path)
+	must(b, err)
+	p := pattern()
+	for range gib / len(p) {
+		_, err := f.Write(p)
+		must(b, err)
+	}
+	must(b, f.Close())
+}
+
+func BenchmarkStreamWrite1GiB(b *testing.B) {
+	m := benchMount(b)
+	b.SetBytes(gib)
+	before := m.cpu()
+	for b.Loop() {
+		writeGiB(b, m.path("bench", "big"))
+	}
+	b.ReportMetric((m.cpu()-before)/float64(b.N), "daemon-s/GiB")
+	b.ReportMetric(m.peakRSS(), "peak-MiB")
+}
+
+func BenchmarkColdRead1GiB(b *testing.B) {
+	m := benchMount(b)
+	writeGiB(b, m.path("bench", "big"))
+	b.SetBytes(gib)
+	var used float64
+	for b.Loop() {
+		b.StopTimer()
+		m.stop() // a new daemon and a new mount: nothing is cached
+		m.start("--allow-unencrypted")
+		b.StartTimer()
+		f, err := os.Open(m.path("bench", "big"))
+		must(b, err)
+		n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, 1<<20))
+		if err != nil || n != gib {
+			b.Fatalf("%d bytes, %v", n, err)
+		}
+		f.Close()
+		used += m.cpu()
+	}
+	b.ReportMetric(used/float64(b.N), "daemon-s/GiB")
+	b.ReportMetric(m.peakRSS(), "peak-MiB")
+}
+
+// BenchmarkSmallFiles writes, then reads, 1,000 files of 4 KiB with 4 workers.
+func BenchmarkSmallFiles(b *testing.B) {
+	const files, workers, size = 1000, 4, 4 << 10
+	each := func(work func(i int)) {
+		var wg sync.WaitGroup
+		for w := range workers {
+			wg.Go(func() {
+				for i := w; i < files; i += workers {
+					work(i)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	b.Run("write-fsync", func(b *testing.B) {
+		m := benchMount(b)
+		data := pattern()[:size]
+		before, round := m.cpu(), 0
+		for b.Loop() {
+			dir := m.path("bench", fmt.Sprint(round))
+			round++
+			must(b, os.Mkdir(dir, 0o755))
+			each(func(i int) {
+				f, err := os.Create(filepath.Join(dir, fmt.Sprint(i)))
+				if err == nil {
+					_, err = f.Write(data)
+				}
+				if err == nil {
+					err = f.Sync()
+				}
+				if err == nil {
+					err = f.Close()
+				}
+				if err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		b.ReportMetric(float64(files*b.N)/b.Elapsed().Seconds(), "files/s")
+		b.ReportMetric(1e6*(m.cpu()-before)/float64(files*b.N), "daemon-us/file")
+	})
+	b.Run("read", func(b *testing.B) {
+		m := benchMount(b)
+		data := pattern()[:size]
+		must(b, os.Mkdir(m.path("bench", "d"), 0o755))
+		each(func(i int) {
+			if err := os.WriteFile(m.path("bench", "d", fmt.Sprint(i)), data, 0o644); err != nil {
+				b.Error(err)
+			}
+		})
+		var used float64
+		for b.Loop() {
+			b.StopTimer()
+			m.stop()
+			m.start("--allow-unencrypted")
+			b.StartTimer()
+			each(func(i int) {
+				got, err := os.ReadFile(m.path("bench", "d", fmt.Sprint(i)))
+				if err != nil || len(got) != size {
+					b.Errorf("%d bytes, %v", len(got), err)
+				}
+			})
+			used += m.cpu()
+		}
+		b.ReportMetric(float64(files*b.N)/b.Elapsed().Seconds(), "files/s")
+		b.ReportMetric(1e6*used/float64(files*b.N), "daemon-us/file")
+	})
+}

@@ -123,13 +123,18 @@ func newCheck(a *app) *cobra.Command {
 
 // checkStore fills in what concerns the store. The error is the worst finding.
 func checkStore(ctx context.Context, store *s3store.Store, cfg Config, plan checkPlan, report *checkReport) error {
+	access := checkAccess(ctx, store, plan.src)
+	if exitCode(access) == exitUnavailable {
+		// Each further question would wait as long.
+		return access
+	}
 	found, err := store.Inspect(ctx, plan.src.Bucket)
 	if err != nil {
 		return err
 	}
 	report.Store = &found
-	if err := checkAccess(ctx, store, plan.src); err != nil {
-		return err
+	if access != nil {
+		return access
 	}
 	if plan.uploads {
 		if err := checkUploads(ctx, store, plan, time.Now(), report); err != nil {

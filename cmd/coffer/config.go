@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -238,14 +240,42 @@ func readConfigFile(name string, cfg *Config) error {
 }
 
 // decodeConfig decodes YAML over cfg: what the text does not name keeps its
-// value. Unknown and repeated keys are errors that show the line.
+// value. Unknown and repeated keys are errors that show the line, and so is a
+// key without a value, which YAML would take for zero: "uid:" is not root.
 func decodeConfig(text []byte, cfg *Config) error {
-	if len(strings.TrimSpace(string(text))) == 0 {
-		return nil
+	var raw any
+	if err := yaml.Unmarshal(text, &raw); err != nil {
+		return errors.New(yaml.FormatError(err, false, true))
 	}
-	err := yaml.UnmarshalWithOptions(text, cfg, yaml.Strict())
-	if err != nil {
+	if raw == nil {
+		return nil // empty, or nothing but comments
+	}
+	if key := keyWithoutValue("", raw); key != "" {
+		return fmt.Errorf("%s has no value", key)
+	}
+	if err := yaml.UnmarshalWithOptions(text, cfg, yaml.Strict()); err != nil {
 		return errors.New(yaml.FormatError(err, false, true))
 	}
 	return nil
+}
+
+// keyWithoutValue returns the first key below v that is null, "" if none.
+func keyWithoutValue(name string, v any) string {
+	switch v := v.(type) {
+	case nil:
+		return name
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			if key := keyWithoutValue(strings.TrimPrefix(name+"."+k, "."), v[k]); key != "" {
+				return key
+			}
+		}
+	case []any:
+		for i, e := range v {
+			if key := keyWithoutValue(fmt.Sprintf("%s[%d]", name, i), e); key != "" {
+				return key
+			}
+		}
+	}
+	return ""
 }

@@ -126,6 +126,8 @@ func TestConfigErrors(t *testing.T) {
 		{"bad rule choice", "encryption:\n  - match: b\n    sse: x\n", "not one of"},
 		{"repeated key", "region: a\nregion: b\n", "region"},
 		{"not a mapping", "- a\n", "- a"},
+		{"key without value", "uid:\n", "uid has no value"},
+		{"rule's key without value", "encryption:\n  - match: b\n    sse: ~\n", "encryption[0].sse has no value"},
 		{"two contradict", "anonymous: true\nprofile: x\n", "exclude"},
 		{"tiny memory", "memory: 1MiB\n", "least"},
 		{"umask takes all", "umask: 0777\n", "umask"},
@@ -182,6 +184,25 @@ func FuzzByteSize(f *testing.F) {
 		again, err := parseByteSize(n.String())
 		require.NoError(t, err)
 		require.Equal(t, n, again)
+	})
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("region: x\nencryption:\n  - match: b\n    sse: none\n")
+	f.Add("memory: 1G\numask: 0077 # c\nuid: \"5\"\n---\n")
+	f.Add("a: &a [*a]\n<<: *a\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg := defaultConfig()
+		if decodeConfig([]byte(text), &cfg) != nil {
+			return
+		}
+		// What was accepted is within the choices, whatever the text.
+		require.Contains(t, sseModes, cfg.SSE.value)
+		for _, r := range cfg.Encryption {
+			require.Contains(t, sseModes, r.SSE.value)
+			require.NotEmpty(t, r.Match)
+		}
+		require.LessOrEqual(t, uint32(cfg.Umask), uint32(0o777))
 	})
 }
 

@@ -123,6 +123,8 @@ type controlHandler func(ctx context.Context, req controlRequest) controlReply
 
 // controlServer answers on one socket until it is closed.
 type controlServer struct {
+	// name is the socket's path.
+	name     string
 	listener *net.UnixListener
 	handle   controlHandler
 	log      *slog.Logger
@@ -152,7 +154,7 @@ func listenControl(name string, handle controlHandler, log *slog.Logger) (*contr
 		return nil, errors.Join(fmt.Errorf("control socket: %w", err), l.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &controlServer{listener: l, handle: handle, log: log, ctx: ctx, cancel: cancel, conns: map[net.Conn]struct{}{}}
+	s := &controlServer{name: name, listener: l, handle: handle, log: log, ctx: ctx, cancel: cancel, conns: map[net.Conn]struct{}{}}
 	s.wg.Go(s.accept)
 	return s, nil
 }

@@ -10,8 +10,10 @@
 //	mountopts.go   the -o language of mount(8) and fstab
 //	source.go      s3://bucket/prefix
 //	mountpoint.go  what lies at a mount point before and after
-//	serve.go       one mount from its first request to its last flush
-//	daemon.go      the re-exec that outlives the shell, and its readiness
+//	assemble.go    the layers of a mount, built upward
+//	serve.go       one mount as a process: log, signals, readiness
+//	session.go     the ways in which a mount ends, and what must be flushed
+//	daemon.go      the re-exec that outlives the shell
 //	control.go     the socket of a running mount
 //	exit.go        exit codes
 package main

@@ -206,12 +206,13 @@ func (a *app) umountAfter(dir string) error {
 		var texts []string
 		texts, err = a.umount(ctx, dir, false, false)
 		unflushed = union(unflushed, texts)
-		if err != nil {
-			if _, mounted, merr := mountAt(dir); merr == nil && !mounted {
-				// The command has unmounted it itself.
-				err = nil
-				break
-			}
+		switch {
+		case errors.Is(err, errNotMounted):
+			// The command has unmounted it itself.
+			err = nil
+		case errors.Is(err, errDied):
+			return err
+		case err != nil:
 			time.Sleep(pause)
 		}
 	}

@@ -137,7 +137,7 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 		}
 		return errors.Join(err, endErr)
 	}
-	log.Info("mounted", "source", plan.src.String(), "mountpoint", plan.dir, "pid", os.Getpid())
+	log.Info("mounted", "control", ctl.name, "source", plan.src.String(), "mountpoint", plan.dir, "pid", os.Getpid())
 	unflushed, err := s.run(stop, force)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	for _, text := range unflushed {

@@ -22,8 +22,9 @@ While programs have files open in the mount, or work inside it, the command
 fails; --lazy takes the mount out of the file tree at once, and the daemon
 ends when the last file is closed.
 
-Without a daemon (it was killed) the dead mount is taken away. root can
-unmount for every user.`
+A dead mount, whose daemon was killed, is taken away; the command fails all the
+same, since nobody can tell what was still to be written. root can unmount for
+every user.`
 
 // newUmount builds "coffer umount".
 func newUmount(a *app) *cobra.Command {
@@ -93,7 +94,7 @@ func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflu
 	if err != nil && ctx.Err() == nil {
 		// The daemon died under our hands; what is left is a dead mount.
 		if _, serr := statTimeout(dir, time.Second); errors.Is(serr, unix.ENOTCONN) {
-			return nil, errors.Join(fmt.Errorf("umount %s: %w", dir, err), umountAlone(dir, entry, mounted, lazy))
+			return nil, umountAlone(dir, entry, mounted, lazy)
 		}
 	}
 	switch {
@@ -116,23 +117,32 @@ func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflu
 	return reply.Unflushed, nil
 }
 
+// errNotMounted tells that there was nothing to unmount.
+var errNotMounted = errors.New("nothing is mounted there")
+
+// errDied tells that a mount was found without its daemon.
+var errDied = errors.New("its daemon had been killed; the mount is removed, but files that were being written are not in the store")
+
 // umountAlone unmounts where no daemon answers: a dead mount, or one whose
-// socket is gone. All data of closed files is in the store then, and the
-// kernel refuses while files are open.
+// socket is gone. In the second case all data of closed files is in the store,
+// and the kernel refuses while files are open.
 func umountAlone(dir string, entry mountEntry, mounted, lazy bool) error {
 	switch {
 	case !mounted:
-		return fmt.Errorf("umount %s: nothing is mounted there", dir)
+		return fmt.Errorf("umount %s: %w", dir, errNotMounted)
 	case entry.Type != fsType:
 		return fmt.Errorf("umount %s: that is a mount of type %s, not one of Coffer", dir, entry.Type)
 	}
-	// A dead mount keeps no data, and programs that still use it get errors
-	// either way.
 	_, err := statTimeout(dir, 10*time.Second)
-	if lazy || errors.Is(err, unix.ENOTCONN) {
+	dead := errors.Is(err, unix.ENOTCONN)
+	if lazy || dead {
+		// Programs that still use a dead mount get errors either way.
 		err = detachMount(dir)
 	} else {
 		err = plainUnmount(dir)
+	}
+	if err == nil && dead {
+		err = errDied
 	}
 	if err != nil {
 		return fmt.Errorf("umount %s: %w", dir, err)

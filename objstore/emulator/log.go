@@ -24,7 +24,8 @@ type Request struct {
 	// Processed is the status that processing came to; it differs from Status
 	// only where a fault lost the answer.
 	Processed int
-	// BodyBytes and RespBytes count the bodies as they went over the wire.
+	// BodyBytes and RespBytes count the bodies as they went over the wire. As
+	// long as an answer is under way RespBytes is what it announced.
 	BodyBytes, RespBytes int64
 	// Code is S3's error code, "" on success.
 	Code string
@@ -60,13 +61,16 @@ func redactQuery(raw string) string {
 type requestLog struct {
 	max  int
 	mu   sync.Mutex
-	ring []Request
+	ring []*Request
 	next int // where the oldest is, once the ring is full
 }
 
-func (l *requestLog) add(r Request) {
+// add appends r after fill has completed it. Both are changed only under the
+// log's lock from then on.
+func (l *requestLog) add(r *Request, fill func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	fill()
 	if len(l.ring) < l.max {
 		l.ring = append(l.ring, r)
 		return
@@ -75,10 +79,21 @@ func (l *requestLog) add(r Request) {
 	l.next = (l.next + 1) % l.max
 }
 
+// change runs fill, which completes a request that was added before.
+func (l *requestLog) change(fill func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fill()
+}
+
 func (l *requestLog) all() []Request {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append(append([]Request(nil), l.ring[l.next:]...), l.ring[:l.next]...)
+	out := make([]Request, 0, len(l.ring))
+	for i := range l.ring {
+		out = append(out, *l.ring[(l.next+i)%len(l.ring)])
+	}
+	return out
 }
 
 func (l *requestLog) reset() {

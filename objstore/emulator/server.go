@@ -189,7 +189,7 @@ func (s *Server) Inject(faults ...Fault) {
 // ClearFaults removes all fault rules.
 func (s *Server) ClearFaults() { s.faults.clear() }
 
-// Requests returns the requests that have been answered since the last reset,
+// Requests returns the requests since the last reset whose answer has begun,
 // oldest first, at most Config.LogSize. The caller owns the slice; the headers
 // are shared and must not be changed.
 func (s *Server) Requests() []Request { return s.log.all() }
@@ -216,20 +216,24 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	defer s.active.Done()
 	body := &countingBody{ReadCloser: r.Body}
 	r.Body = body
-	w := &reply{ResponseWriter: rw, middle: -1}
+	w := &reply{ResponseWriter: rw, middle: -1, head: r.Method == http.MethodHead}
 	w.stall = func() { s.stall(r.Context(), r) }
 	c := &call{w: w, r: r, id: strings.ToUpper(newID()[:16])}
-	header := redactHeader(r.Header)
-	start := time.Now()
-	defer func() {
-		status := w.status
+	entry := &Request{Time: time.Now(), Method: r.Method, RawQuery: redactQuery(r.URL.RawQuery), Header: redactHeader(r.Header)}
+	fill := func() {
+		entry.Verb, entry.Bucket, entry.Key, entry.Code = c.verb, c.name, c.key, c.code
+		entry.Processed, entry.Status, entry.BodyBytes, entry.RespBytes = w.status, w.status, body.n, w.expected()
 		if w.fault.LoseReply || w.fault.Reset || w.fault.Stall {
-			status = 0
+			entry.Status, entry.RespBytes = 0, 0
 		}
-		s.log.add(Request{
-			Time: start, Verb: c.verb, Bucket: c.name, Key: c.key, Method: r.Method, RawQuery: redactQuery(r.URL.RawQuery),
-			Header: header, Status: status, Processed: w.status, BodyBytes: body.n, RespBytes: w.n, Code: c.code,
-		})
+	}
+	// The request is in the log before its answer is on the wire: a client
+	// that has the answer finds the request there.
+	w.record = sync.OnceFunc(func() { s.log.add(entry, fill) })
+	defer func() {
+		w.finished = true
+		w.record()
+		s.log.change(fill)
 	}()
 	s.serve(c, w)
 }
@@ -242,6 +246,7 @@ func (s *Server) serve(c *call, w *reply) {
 	rt, err := s.route(c)
 	w.fault = s.faults.strike(c.verb, c.name, c.key)
 	if w.fault.Reset {
+		w.record()
 		cut(w.ResponseWriter, true)
 	}
 	if w.fault.Delay > 0 {
@@ -252,6 +257,7 @@ func (s *Server) serve(c *call, w *reply) {
 		}
 	}
 	if w.fault.Stall {
+		w.record()
 		s.stall(c.r.Context(), c.r)
 		panic(http.ErrAbortHandler)
 	}

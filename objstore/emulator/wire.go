@@ -25,8 +25,13 @@ type reply struct {
 	http.ResponseWriter
 	fault  Fault
 	stall  func() // waits until the client or the server gives up
+	record func() // puts the request into the log, once
 	status int
 	n      int64
+	// announced is the body's length by Content-Length, 0 for a HEAD.
+	announced int64
+	finished  bool
+	head      bool
 	// middle is the offset of the body's byte at which faults strike, -1 while
 	// it is not known.
 	middle int64
@@ -40,7 +45,11 @@ func (w *reply) WriteHeader(status int) {
 	w.middle = 0
 	if size, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); err == nil {
 		w.middle = size / 2
+		if !w.head {
+			w.announced = size
+		}
 	}
+	w.record()
 	if !w.fault.LoseReply {
 		w.ResponseWriter.WriteHeader(status)
 	}
@@ -64,6 +73,15 @@ func (w *reply) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	w.n += int64(n)
 	return n, err
+}
+
+// expected is the number of the body's bytes that went out, or that will when
+// all goes well.
+func (w *reply) expected() int64 {
+	if w.finished {
+		return w.n
+	}
+	return w.announced
 }
 
 // writeHalf writes up to the middle of the body and goes no further.

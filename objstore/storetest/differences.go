@@ -22,8 +22,7 @@ type Differences struct {
 	NoControlCharacters Reason
 	// DecodesMeta: a metadata value that looks like an encoded word, or whose
 	// spaces had to be sent as one, comes back decoded.
-	DecodesMeta      Reason
-	CopyDropsExpires Reason
+	DecodesMeta Reason
 }
 
 // accepted is the one table of what the tested servers do differently.

@@ -12,9 +12,10 @@ BUILDFLAGS  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 export COFFER_TOOLS_DIR := $(shell .ci/setup --print-dir)
 
 # At most two packages at a time: each starts servers and real mounts.
-TESTFLAGS   ?=
+TESTFLAGS    ?=
+PKGS         ?= ./...
 TEST_TIMEOUT ?= 14m
-FUZZTIME    ?= 30s
+FUZZTIME     ?= 30s
 
 .PHONY: build demo test e2e lint fuzz bench clean help setup-demo setup-test setup-lint
 
@@ -25,7 +26,7 @@ demo: setup-demo build ## mount, mkdir, cp, ls, getfattr, proof at rest, unmount
 	./$(BIN) demo
 
 test: setup-test ## all tests with the race detector, real servers and real mounts included
-	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -p 2 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...
+	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -p 2 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS)
 
 e2e: setup-test ## only the tests with real mounts
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...
@@ -34,14 +35,14 @@ lint: setup-lint ## gofmt, vet, go mod tidy, staticcheck, govulncheck
 	@.ci/lint
 
 fuzz: ## each fuzz target for FUZZTIME (30s)
-	@set -e; for pkg in $$($(GO) list ./...); do \
+	@set -e; for pkg in $$($(GO) list $(PKGS)); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; \
 	done
 
 bench: setup-test ## every benchmark
-	COFFER_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) ./...
+	COFFER_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) $(PKGS)
 
 clean: ## remove what was built here (the tools outside the tree stay)
 	rm -rf bin

@@ -54,7 +54,7 @@ func openStore(ctx context.Context, cfg Config, probePrefix string, log *slog.Lo
 
 // credentialTimeout bounds the one request that a mount waits for before it
 // serves: an endpoint that is away shall be told soon.
-const credentialTimeout = 45 * time.Second
+const credentialTimeout = 30 * time.Second
 
 // checkAccess makes one cheap request that shows whether the endpoint answers
 // and takes the credentials, before a job relies on the mount.

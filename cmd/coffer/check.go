@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,7 +23,7 @@ import (
 const checkLong = `Try out what a mount needs: credentials, endpoint and region, what the endpoint
 honours and whether it encrypts, the FUSE device and its helper. With a bucket,
 scratch objects named .coffer-probe-... are written below the prefix, looked at
-and removed; --read-only leaves that out, and then tells less.
+and removed; with --read-only the bucket's word is taken, and proves nothing.
 
 With --uploads it lists multipart uploads that were begun and never ended, in
 the bucket or in all of them: a client that was killed leaves its parts behind,
@@ -39,10 +40,30 @@ const checkExample = `  coffer check
 
 // checkReport is the output of "coffer check --json".
 type checkReport struct {
-	Store   *s3store.Report `json:"store,omitempty"`
+	Store   *storeReport    `json:"store,omitempty"`
 	Machine []s3store.Check `json:"machine"`
 	Uploads []uploadReport  `json:"uploads,omitempty"`
 	Errors  []string        `json:"errors,omitempty"`
+}
+
+// storeReport is what was found of the endpoint and the bucket. Encryption is
+// the word that user.s3.encryption shows for new objects, "" when it is not
+// known.
+type storeReport struct {
+	Endpoint   string          `json:"endpoint"`
+	Region     string          `json:"region"`
+	Bucket     string          `json:"bucket,omitempty"`
+	Encryption objstore.Mode   `json:"encryption,omitempty"`
+	SSE        string          `json:"sse,omitempty"`
+	KMSKeyID   string          `json:"kms_key_id,omitempty"`
+	Checks     []s3store.Check `json:"checks"`
+}
+
+func newStoreReport(r s3store.Report) *storeReport {
+	return &storeReport{
+		Endpoint: r.Endpoint, Region: r.Region, Bucket: r.Bucket, Checks: r.Checks,
+		Encryption: r.Encryption.Mode, SSE: r.Encryption.SSEHeader(), KMSKeyID: r.Encryption.KMSKeyID,
+	}
 }
 
 // uploadReport is one unfinished upload.
@@ -132,7 +153,7 @@ func checkStore(ctx context.Context, store *s3store.Store, cfg Config, plan chec
 	if err != nil {
 		return err
 	}
-	report.Store = &found
+	report.Store = newStoreReport(found)
 	if access != nil {
 		return access
 	}
@@ -294,7 +315,7 @@ func (r checkReport) print(w io.Writer) {
 	if s := r.Store; s != nil {
 		fmt.Fprintf(w, "endpoint   %s\nregion     %s\n", s.Endpoint, s.Region)
 		if s.Bucket != "" {
-			fmt.Fprintf(w, "bucket     s3://%s\nencryption %s\n", s.Bucket, shownMode(s.Encryption))
+			fmt.Fprintf(w, "bucket     s3://%s\nencryption %s\n", s.Bucket, cmp.Or(s.Encryption, "not proved"))
 		}
 		printChecks(w, s.Checks)
 	}
@@ -307,14 +328,6 @@ func (r checkReport) print(w io.Writer) {
 		t.AppendRow(table.Row{"s3://" + u.Bucket + "/" + u.Key, u.Initiated.Local().Format(time.DateTime), yesNo(u.Aborted)})
 	}
 	t.Render()
-}
-
-// shownMode returns the word for the protection of new objects.
-func shownMode(e objstore.Encryption) string {
-	if e.Mode == objstore.ModeAuto {
-		return "not proved"
-	}
-	return string(e.Mode)
 }
 
 func yesNo(b bool) string {

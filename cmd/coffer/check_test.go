@@ -106,7 +106,7 @@ func TestKernelServes(t *testing.T) {
 
 func TestReportPrints(t *testing.T) {
 	r := checkReport{
-		Store:   &s3store.Report{Endpoint: "https://x", Region: "r", Bucket: "b", Checks: []s3store.Check{{Name: "list buckets", Result: s3store.ResultNo, Detail: "denied"}}},
+		Store:   &storeReport{Endpoint: "https://x", Region: "r", Bucket: "b", Checks: []s3store.Check{{Name: "list buckets", Result: s3store.ResultNo, Detail: "denied"}}},
 		Uploads: []uploadReport{{Bucket: "b", Key: "k", Aborted: true}},
 	}
 	var out bytes.Buffer

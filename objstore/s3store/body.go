@@ -43,9 +43,10 @@ type body struct {
 
 // start opens the first connection.
 func (r *body) start() (objstore.Object, error) {
-	f, err := r.b.fetch(r.ctx, r.ref, r.pos, r.length)
+	o := r.b.s.op("get", r.b.bucketOf(r.ref), r.ref.Key)
+	f, err := r.b.fetch(r.ctx, o, r.ref, r.pos, r.length)
 	for try := 0; err != nil && objstore.KindOf(err) == objstore.Integrity && try < maxDigestRetries; try++ {
-		f, err = r.b.fetch(r.ctx, r.ref, r.pos, r.length) // a damaged header
+		f, err = r.b.fetch(r.ctx, o, r.ref, r.pos, r.length) // a damaged header
 	}
 	if err != nil {
 		return objstore.Object{}, err
@@ -170,7 +171,12 @@ func (r *body) resume() error {
 		}
 	}
 	r.pause = min(max(2*r.pause, firstPause), maxBackoff)
-	f, err := r.b.fetch(r.ctx, r.ref, r.pos, r.left)
+	o := r.b.s.op("get", r.b.bucketOf(r.ref), r.ref.Key)
+	if !r.failing.IsZero() {
+		// One deadline for the whole series, however it is made up.
+		o.timeout = max(o.timeout-time.Since(r.failing), time.Second)
+	}
+	f, err := r.b.fetch(r.ctx, o, r.ref, r.pos, r.left)
 	if err != nil {
 		return err
 	}

@@ -154,3 +154,17 @@ func integrityOf(body []byte) integrity {
 func crcText(crc uint32) string {
 	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc))
 }
+
+// digests returns the integrity checks of a body: the CRC32 where it is
+// honoured, the MD5 where it is not, both while that is unknown. onlyMD5 is
+// for parts of uploads that were begun without a checksum algorithm.
+func (b *bucket) digests(buf *partBuffer, onlyMD5 bool) (crc, md5 *string) {
+	f := b.s.caps.get()
+	if f.crc32 != no && !onlyMD5 {
+		crc = aws.String(crcText(buf.crc))
+	}
+	if f.crc32 != yes || onlyMD5 {
+		md5 = aws.String(buf.md5Text())
+	}
+	return crc, md5
+}

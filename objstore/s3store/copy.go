@@ -18,7 +18,7 @@ import (
 // destination is looked at by HEAD too, since no server was found that honours
 // one, and leaves a window. Access control lists are not copied.
 func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts objstore.CopyOptions) (objstore.Object, error) {
-	if err := b.checkNew(dstKey, opts.Meta); err != nil {
+	if err := b.checkNew("copy", dstKey, opts.Meta); err != nil {
 		return objstore.Object{}, err
 	}
 	o := b.s.op("copy", b.name, dstKey)
@@ -35,7 +35,7 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 	}
 	src.ETag = from.ETag
 	var obj objstore.Object
-	if from.Size <= maxPartSize {
+	if from.Size <= b.s.copyWhole {
 		obj, err = b.copyWhole(ctx, o, src, from, prot, opts)
 	} else {
 		obj, err = b.copyParts(ctx, o, src, from, prot, opts)

@@ -24,8 +24,8 @@ func (s *Store) CreateBucket(ctx context.Context, name string, opts objstore.Cre
 	if err := checkBucketName(name); err != nil {
 		return none, newError(verb, name, objstore.InvalidName, "%w", err)
 	}
-	if s.cfg.ReadOnly {
-		return none, newError(verb, name, objstore.Permission, "the store was opened for reading only")
+	if err := s.writable(verb, name); err != nil {
+		return none, err
 	}
 	rule := s.cfg.rule(name, "")
 	if err := checkMode(rule.Encryption); err != nil {

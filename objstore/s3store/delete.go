@@ -25,6 +25,12 @@ const (
 // ref. Removing what is absent succeeds.
 func (b *bucket) Delete(ctx context.Context, refs ...objstore.Ref) []error {
 	errs := make([]error, len(refs))
+	if err := b.s.writable("delete", b.name); err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
 	var single, many []int
 	for i, r := range refs {
 		if len(refs) == 1 || !xmlSafe(r.Key) {

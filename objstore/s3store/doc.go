@@ -12,15 +12,19 @@
 // The files by subject:
 //
 //	config.go       what can be chosen, and how choices are rejected
-//	store.go        the account: clients by region, buckets
+//	store.go        the account: configuration, endpoint, clients by region
+//	buckets.go      finding, opening and deleting buckets; bucketname.go
 //	createbucket.go creation with encryption turned on and proved
 //	bucket.go       one bucket: HEAD and what replies say
 //	get.go, body.go reads that resume and check themselves
 //	list.go         listings V2 and V1
+//	checksum.go     whole objects against their stored checksums
 //	writer.go       uploads: one PUT or many parts; multipart.go the requests
+//	condition.go    conditions, by header or by HEAD
+//	lostreply.go    whether an object is ours after its reply was lost
 //	parts.go        the part plan; chunks.go the buffers
 //	rangecopy.go    appending ranges of existing objects
-//	copy.go         copies of any size
+//	copy.go         copies of any size; copysource.go
 //	delete.go       single and batched removal
 //	sse.go          the one place that sets encryption headers
 //	protect.go      the proof that a bucket encrypts; verify.go the check after

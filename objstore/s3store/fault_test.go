@@ -27,9 +27,6 @@ func emulated(t *testing.T, dialect string, cfg Config) (*emulator.Server, *Stor
 	require.NoError(t, err)
 	require.NoError(t, srv.Listen("127.0.0.1:0"))
 	t.Cleanup(func() { require.NoError(t, srv.Close()) })
-	if cfg.OperationTimeout == 0 {
-		cfg.OperationTimeout = 20 * time.Second
-	}
 	s := testStore(t, srv.Env(), cfg)
 	_, err = s.CreateBucket(t.Context(), "bucket", objstore.CreateBucketOptions{AllowUnencrypted: true})
 	require.NoError(t, err)

@@ -48,8 +48,7 @@ type fetched struct {
 }
 
 // fetch asks for the bytes from off; length 0 is to the end.
-func (b *bucket) fetch(ctx context.Context, ref objstore.Ref, off, length int64) (*fetched, error) {
-	o := b.s.op("get", b.bucketOf(ref), ref.Key)
+func (b *bucket) fetch(ctx context.Context, o operation, ref objstore.Ref, off, length int64) (*fetched, error) {
 	in := &s3.GetObjectInput{
 		Bucket: aws.String(b.bucketOf(ref)), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
 		IfMatch: quoted(ref.ETag), Range: optional(rangeHeader(off, length)),

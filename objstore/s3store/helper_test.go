@@ -29,6 +29,9 @@ func testStore(t *testing.T, env []string, cfg Config) *Store {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	if cfg.OperationTimeout == 0 {
+		cfg.OperationTimeout = 20 * time.Second // a test must not wait longer for what never comes
+	}
 	s, err := newStore(t.Context(), cfg, patience{body: 300 * time.Millisecond, read: 500 * time.Millisecond, write: time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })

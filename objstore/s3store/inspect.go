@@ -57,7 +57,9 @@ func (s *Store) Inspect(ctx context.Context, bucket string) (Report, error) {
 			add("credentials found", ResultYes, "access key "+v.AccessKeyID+" from "+v.Source)
 		}
 	}
-	_, err := s.Buckets(ctx)
+	lctx, cancel := context.WithTimeout(ctx, s.cfg.ProbeTimeout)
+	defer cancel()
+	_, err := s.Buckets(lctx)
 	outcome("list buckets", err)
 	if bucket == "" {
 		return r, nil

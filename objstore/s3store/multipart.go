@@ -182,6 +182,8 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	switch {
 	case isPrecondition(err):
 		err = withKind(err, preconditionKind(cond))
+	case gone && st.conflicts > 0:
+		err = withKind(err, objstore.Conflict) // the store has dropped the upload over it
 	case gone && st.retries > 0:
 		err = newError("put", o.name(), objstore.Unavailable, "the upload has ended, and whether it made the object cannot be told: %w", err)
 	case cond.IfMatch != "" && codeOf(err) == "NoSuchKey":

@@ -32,9 +32,9 @@ func (o operation) name() string {
 // opState is what the retryer, the credentials and the operation tell each
 // other. It travels in the context and is touched by one goroutine.
 type opState struct {
-	retries, conflicts, digests, reloads int
-	lastErr                              error
-	used                                 aws.Credentials
+	retries, conflicts, digests, reloads, unknownHosts int
+	lastErr                                            error
+	used                                               aws.Credentials
 }
 
 type stateKey struct{}

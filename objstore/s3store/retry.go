@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -27,6 +28,9 @@ const (
 	// maxDigestRetries is how often a body that the server received damaged
 	// is sent again. A wire that damages three of them will not be better.
 	maxDigestRetries = 3
+	// maxUnknownHosts is how often a host without an address is looked up
+	// again.
+	maxUnknownHosts = 4
 	// maxReloads is how often one operation may get new credentials.
 	maxReloads = 3
 )
@@ -58,7 +62,7 @@ func newRetryer(creds *credentialSource) *retryer {
 
 // IsErrorRetryable decides whether GetRetryToken is asked at all.
 func (r *retryer) IsErrorRetryable(err error) bool {
-	if isNoCredentials(err) {
+	if isNoCredentials(err) || isWrongServer(err) {
 		return false
 	}
 	switch kindOf(codeOf(err), statusOf(err)) {
@@ -84,6 +88,10 @@ func (r *retryer) GetRetryToken(ctx context.Context, err error) (func(error) err
 	switch kind := kindOf(codeOf(err), statusOf(err)); {
 	case kind == objstore.Conflict:
 		if st.conflicts++; st.conflicts > maxConflicts {
+			return nil, errGiveUp
+		}
+	case isUnknownHost(err):
+		if st.unknownHosts++; st.unknownHosts > maxUnknownHosts {
 			return nil, errGiveUp
 		}
 	case kind == objstore.Integrity:
@@ -113,6 +121,24 @@ func mayBeCredentials(err error) bool {
 		return true
 	}
 	return false
+}
+
+// isWrongServer reports whether what answers is not, or cannot be shown to be,
+// the store: its certificate is not trusted or of another name, or it does not
+// speak TLS.
+func isWrongServer(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[tls.RecordHeaderError](err)
+	return ok
+}
+
+// isUnknownHost reports whether the name service knows no such host. It says
+// so, rarely, about hosts that exist.
+func isUnknownHost(err error) bool {
+	e, ok := errors.AsType[*net.DNSError](err)
+	return ok && e.IsNotFound
 }
 
 // isTransient adds the broken connections that the SDK's list does not know.

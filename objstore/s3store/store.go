@@ -1,16 +1,12 @@
 package s3store
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 
@@ -21,7 +17,6 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -44,6 +39,7 @@ type Store struct {
 	caps      capabilities
 	chunks    chunkPool
 	patience  patience
+	copyWhole int64 // the longest object in bytes that one CopyObject takes
 
 	mu      sync.Mutex
 	clients map[clientKey]*s3.Client
@@ -79,7 +75,7 @@ func newStore(ctx context.Context, cfg Config, p patience) (*Store, error) {
 		return nil, fmt.Errorf("s3store: %w", err)
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, patience: p, roots: roots,
+		cfg: cfg, log: cfg.Logger, patience: p, copyWhole: maxPartSize, roots: roots,
 		clients: map[clientKey]*s3.Client{}, buckets: map[string]*bucket{},
 	}
 	if s.base, err = s.loadConfig(ctx); err != nil {
@@ -232,183 +228,5 @@ func (s *Store) Identity() string {
 // contexts and readers by their Close.
 func (s *Store) Close() error {
 	s.transport.CloseIdleConnections()
-	return nil
-}
-
-// Buckets returns the buckets of the account by name.
-func (s *Store) Buckets(ctx context.Context) ([]objstore.BucketInfo, error) {
-	var all []objstore.BucketInfo
-	in := &s3.ListBucketsInput{}
-	for {
-		out, err := do(ctx, s.op("list buckets", "", ""), func(ctx context.Context) (*s3.ListBucketsOutput, error) {
-			return s.client("", "").ListBuckets(ctx, in)
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, b := range out.Buckets {
-			all = append(all, objstore.BucketInfo{Name: aws.ToString(b.Name), Created: aws.ToTime(b.CreationDate)})
-		}
-		if aws.ToString(out.ContinuationToken) == "" || len(out.Buckets) == 0 {
-			slices.SortFunc(all, func(a, b objstore.BucketInfo) int { return cmp.Compare(a.Name, b.Name) })
-			return all, nil
-		}
-		in.ContinuationToken = out.ContinuationToken
-	}
-}
-
-// Open returns the bucket after a HeadBucket. The same name gives the same
-// Bucket, with all that was learned about it.
-func (s *Store) Open(ctx context.Context, name string) (objstore.Bucket, error) {
-	return s.open(ctx, name)
-}
-
-func (s *Store) open(ctx context.Context, name string) (*bucket, error) {
-	if err := checkBucketName(name); err != nil {
-		return nil, newError("open bucket", name, objstore.NotExist, "%w", err)
-	}
-	region, err := s.headBucket(ctx, name, s.knownRegion(name))
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	if b := s.buckets[name]; b != nil && b.region == region {
-		s.mu.Unlock()
-		return b, nil
-	}
-	s.mu.Unlock()
-	b := newBucket(s, name, region)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if have := s.buckets[name]; have != nil && have.region == region {
-		return have, nil // another Open was first; its knowledge is shared
-	}
-	s.buckets[name] = b
-	return b, nil
-}
-
-// knownRegion returns the region in which name was opened before.
-func (s *Store) knownRegion(name string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if b := s.buckets[name]; b != nil {
-		return b.region
-	}
-	return ""
-}
-
-// regionOf returns the region of name, asking for it when it was not opened
-// before. A refusal is no failure here: the request to come will meet it.
-func (s *Store) regionOf(ctx context.Context, name string) string {
-	if r := s.knownRegion(name); r != "" || !s.aws {
-		return r
-	}
-	r, err := s.headBucket(ctx, name, "")
-	if err != nil {
-		return ""
-	}
-	return r
-}
-
-// forget drops what was learned about a bucket that is gone.
-func (s *Store) forget(name string) {
-	s.mu.Lock()
-	delete(s.buckets, name)
-	s.mu.Unlock()
-}
-
-// headBucket asks for the bucket and returns the region that serves it,
-// following the region that a reply names once.
-func (s *Store) headBucket(ctx context.Context, name, region string) (string, error) {
-	head := func(region string) (*s3.HeadBucketOutput, error) {
-		return do(ctx, s.probe("open bucket", name, ""), func(ctx context.Context) (*s3.HeadBucketOutput, error) {
-			return s.client(name, region).HeadBucket(ctx, &s3.HeadBucketInput{Bucket: aws.String(name)})
-		})
-	}
-	if region == "" {
-		region = s.region
-	}
-	_, err := head(region)
-	if err == nil {
-		return region, nil
-	}
-	other := headerOf(err, "x-amz-bucket-region")
-	if other == "" && !s.aws && statusOf(err) == http.StatusBadRequest {
-		other = s.bucketLocation(ctx, name)
-	}
-	if other == "" || other == region {
-		return "", err
-	}
-	if _, err := head(other); err != nil {
-		return "", err
-	}
-	return other, nil
-}
-
-// bucketLocation asks for the region of a bucket; "" when that is refused.
-// Only stores other than AWS need it, whose replies do not name the region.
-func (s *Store) bucketLocation(ctx context.Context, name string) string {
-	out, err := do(ctx, s.probe("find region", name, ""), func(ctx context.Context) (*s3.GetBucketLocationOutput, error) {
-		return s.client(name, "").GetBucketLocation(ctx, &s3.GetBucketLocationInput{Bucket: aws.String(name)})
-	})
-	if err != nil {
-		return ""
-	}
-	if out.LocationConstraint == "" {
-		return defaultRegion
-	}
-	if out.LocationConstraint == types.BucketLocationConstraintEu {
-		return "eu-west-1" // the old name
-	}
-	return string(out.LocationConstraint)
-}
-
-// DeleteBucket removes an empty bucket.
-func (s *Store) DeleteBucket(ctx context.Context, name string) error {
-	if err := checkBucketName(name); err != nil {
-		return newError("delete bucket", name, objstore.NotExist, "%w", err)
-	}
-	b := newBucket(s, name, s.regionOf(ctx, name))
-	err := b.remove(ctx)
-	if errors.Is(err, objstore.NotEmpty) && b.removeProbes(ctx) {
-		err = b.remove(ctx)
-	}
-	if err == nil {
-		s.forget(name)
-	}
-	return err
-}
-
-// remove sends the request to delete the bucket.
-func (b *bucket) remove(ctx context.Context) error {
-	_, st, err := doState(ctx, b.s.op("delete bucket", b.name, ""), func(ctx context.Context) (*s3.DeleteBucketOutput, error) {
-		return b.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: aws.String(b.name)})
-	})
-	if err != nil && errors.Is(err, objstore.NotExist) && st.retries > 0 {
-		return nil // an earlier attempt did it and its reply was lost
-	}
-	return err
-}
-
-// checkBucketName applies S3's rules for names, so that no request is made of
-// one that could mean something else in a URL.
-func checkBucketName(name string) error {
-	bad := func(why string) error { return fmt.Errorf("%w: bucket name %q %s", objstore.InvalidName, name, why) }
-	switch {
-	case len(name) < 3 || len(name) > 63:
-		return bad("is not 3 to 63 characters long")
-	case strings.Contains(name, ".."):
-		return bad("has two dots in a row")
-	case net.ParseIP(name) != nil:
-		return bad("looks like an IP address")
-	case strings.HasPrefix(name, "xn--"):
-		return bad("begins with xn--")
-	}
-	for i, r := range name {
-		letter := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
-		if !letter && (r != '-' && r != '.' || i == 0 || i == len(name)-1) {
-			return bad("may hold a-z, 0-9, and inside also dots and hyphens, and nothing else")
-		}
-	}
 	return nil
 }

@@ -3,7 +3,6 @@ package s3store
 import (
 	"context"
 	"errors"
-	"net/http"
 
 	"coffer/objstore"
 
@@ -46,7 +45,7 @@ var errEnded = errors.New("the writer was ended before")
 // Create starts a new version of key. Nothing of it leaves before the bucket
 // is proved to protect it.
 func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOptions) (objstore.Writer, error) {
-	if err := b.checkNew(key, opts.Meta); err != nil {
+	if err := b.checkNew("put", key, opts.Meta); err != nil {
 		return nil, err
 	}
 	prot, err := b.protect(ctx, key, opts.Encryption)
@@ -66,16 +65,16 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 }
 
 // checkNew refuses what no request could carry.
-func (b *bucket) checkNew(key string, meta map[string]string) error {
+func (b *bucket) checkNew(verb, key string, meta map[string]string) error {
 	if key == "" {
-		return newError("put", b.name, objstore.InvalidName, "the key is empty")
+		return newError(verb, b.name, objstore.InvalidName, "the key is empty")
 	}
 	for name := range meta {
 		if !validMetaName(name) {
-			return newError("put", b.name+"/"+key, objstore.InvalidName, "metadata name %q cannot be part of a header", name)
+			return newError(verb, b.name+"/"+key, objstore.InvalidName, "metadata name %q cannot be part of a header", name)
 		}
 	}
-	return nil
+	return b.s.writable(verb, b.name+"/"+key)
 }
 
 // op names what the writer does, for errors.
@@ -270,48 +269,6 @@ func (w *writer) end(cause error) error {
 	return w.upload.abort(w.ctx)
 }
 
-// lookBefore is the poor man's condition, for endpoints that ignore the
-// header: it narrows the window and cannot close it.
-func (b *bucket) lookBefore(ctx context.Context, o operation, cond objstore.Condition) error {
-	f := b.s.caps.get()
-	if (!cond.IfAbsent || f.ifAbsent == yes) && (cond.IfMatch == "" || f.ifMatch == yes) {
-		return nil
-	}
-	return b.checkCondition(ctx, o, cond)
-}
-
-// checkCondition looks whether cond holds now.
-func (b *bucket) checkCondition(ctx context.Context, o operation, cond objstore.Condition) error {
-	if !cond.IfAbsent && cond.IfMatch == "" {
-		return nil
-	}
-	obj, err := b.head(ctx, o, objstore.Ref{Key: o.key})
-	absent := errors.Is(err, objstore.NotExist)
-	switch {
-	case err != nil && !absent:
-		return err
-	case cond.IfAbsent && !absent:
-		return newError(o.verb, o.name(), objstore.Exist, "")
-	case cond.IfMatch != "" && absent:
-		return newError(o.verb, o.name(), objstore.Stale, "the object was removed")
-	case cond.IfMatch != "" && obj.ETag != cond.IfMatch:
-		return newError(o.verb, o.name(), objstore.Stale, "the ETag is %s and not %s", obj.ETag, cond.IfMatch)
-	}
-	return nil
-}
-
-// conditions returns the headers of cond that the endpoint may honour.
-func (b *bucket) conditions(cond objstore.Condition) (ifMatch, ifNoneMatch *string) {
-	f := b.s.caps.get()
-	if cond.IfAbsent && f.ifAbsent != no {
-		ifNoneMatch = aws.String("*")
-	}
-	if cond.IfMatch != "" && f.ifMatch != no {
-		ifMatch = quoted(cond.IfMatch)
-	}
-	return ifMatch, ifNoneMatch
-}
-
 // putWhole sends everything in one PUT.
 func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, err error) {
 	b, buf := w.b, w.cur
@@ -351,11 +308,6 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	return obj, obj.Encryption.Encrypted(), nil
 }
 
-// uncertain reports whether a write may have been done although it failed.
-func uncertain(err error) bool {
-	return objstore.KindOf(err) == objstore.Unavailable && statusOf(err) != http.StatusServiceUnavailable
-}
-
 // refused gives a failed condition its kind.
 func (w *writer) refused(err error) error {
 	switch {
@@ -365,38 +317,6 @@ func (w *writer) refused(err error) error {
 		return withKind(err, objstore.Stale) // the answer of S3 to If-Match on what is gone
 	}
 	return err
-}
-
-// written is how an object must look that is the one we sent.
-type written struct {
-	size     int64
-	etag     string // where ETags are MD5s; "" cannot be told
-	checksum string // as in objstore.Object
-}
-
-// ours looks whether the object is the one that we sent: as long, and with
-// the ETag or the checksum of its bytes. Where ETags are no MD5 and no
-// checksum is kept it cannot be told, and the answer is no.
-func (b *bucket) ours(ctx context.Context, o operation, w written) (objstore.Object, bool) {
-	obj, err := b.head(ctx, b.s.probe(o.verb, o.bucket, o.key), objstore.Ref{Key: o.key})
-	if err != nil || obj.Size != w.size {
-		return obj, false
-	}
-	return obj, w.etag != "" && string(obj.ETag) == w.etag || w.checksum != "" && obj.Checksum == w.checksum
-}
-
-// digests returns the integrity checks of a body: the CRC32 where it is
-// honoured, the MD5 where it is not, both while that is unknown. onlyMD5 is
-// for parts of uploads that were begun without a checksum algorithm.
-func (b *bucket) digests(buf *partBuffer, onlyMD5 bool) (crc, md5 *string) {
-	f := b.s.caps.get()
-	if f.crc32 != no && !onlyMD5 {
-		crc = aws.String(crcText(buf.crc))
-	}
-	if f.crc32 != yes || onlyMD5 {
-		md5 = aws.String(buf.md5Text())
-	}
-	return crc, md5
 }
 
 // fill adds what we know of an object because we chose it.

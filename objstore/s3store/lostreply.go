@@ -1,0 +1,31 @@
+package s3store
+
+import (
+	"context"
+	"net/http"
+
+	"coffer/objstore"
+)
+
+// uncertain reports whether a write may have been done although it failed.
+func uncertain(err error) bool {
+	return objstore.KindOf(err) == objstore.Unavailable && statusOf(err) != http.StatusServiceUnavailable
+}
+
+// written is how an object must look that is the one we sent.
+type written struct {
+	size     int64
+	etag     string // where ETags are MD5s; "" cannot be told
+	checksum string // as in objstore.Object
+}
+
+// ours looks whether the object is the one that we sent: as long, and with
+// the ETag or the checksum of its bytes. Where ETags are no MD5 and no
+// checksum is kept it cannot be told, and the answer is no.
+func (b *bucket) ours(ctx context.Context, o operation, w written) (objstore.Object, bool) {
+	obj, err := b.head(ctx, b.s.probe(o.verb, o.bucket, o.key), objstore.Ref{Key: o.key})
+	if err != nil || obj.Size != w.size {
+		return obj, false
+	}
+	return obj, w.etag != "" && string(obj.ETag) == w.etag || w.checksum != "" && obj.Checksum == w.checksum
+}

@@ -14,9 +14,12 @@ import (
 	"coffer/objstore"
 )
 
-// TestMain lets the test binary be the detached process: startDetached runs
-// its own binary again, with the behaviour that the environment names.
+// TestMain lets the test binary be the program, and the detached process:
+// startDetached runs its own binary again. The environment names which.
 func TestMain(m *testing.M) {
+	if os.Getenv("COFFER_TEST_MAIN") != "" {
+		main()
+	}
 	if how := os.Getenv("COFFER_TEST_DAEMON"); how != "" {
 		os.Exit(actAsDaemon(how))
 	}

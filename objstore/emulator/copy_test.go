@@ -2,12 +2,17 @@ package emulator_test
 
 import (
 	"bytes"
+	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/minio/minio-go/v7"
 	"github.com/stretchr/testify/require"
 
 	"coffer/objstore/emulator"
@@ -150,4 +155,77 @@ func TestLimits(t *testing.T) {
 	requireFailure(t, meta(2049), 400, "MetadataTooLarge")
 	_, err = c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: aws.String("m"), StorageClass: "NONE"})
 	requireFailure(t, err, 400, "InvalidStorageClass")
+}
+
+// TestTooLarge announces more than a PUT may hold; the answer comes before the
+// body is asked for.
+func TestTooLarge(t *testing.T) {
+	s, c := bucketOn(t, emulator.Config{})
+	url, err := s3.NewPresignClient(c).PresignPutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: aws.String("k")})
+	require.NoError(t, err)
+	r, err := http.NewRequest("PUT", url.URL, neverRead{t})
+	require.NoError(t, err)
+	r.ContentLength = 5<<30 + 1
+	r.Header.Set("Expect", "100-continue")
+	tr := &http.Transport{ExpectContinueTimeout: time.Minute}
+	defer tr.CloseIdleConnections()
+	resp, err := tr.RoundTrip(r)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, 400, resp.StatusCode)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "EntityTooLarge")
+	require.Zero(t, s.Requests()[len(s.Requests())-1].BodyBytes)
+}
+
+type neverRead struct{ t *testing.T }
+
+func (n neverRead) Read([]byte) (int, error) {
+	n.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+// TestFsync runs the slower way of writing once.
+func TestFsync(t *testing.T) {
+	_, c := bucketOn(t, emulator.Config{Fsync: true})
+	put(t, c, "k", []byte("x"))
+	require.Equal(t, "x", string(get(t, c, "k")))
+}
+
+// TestMinioVerbs goes through what minio-go offers beyond reading and writing.
+func TestMinioVerbs(t *testing.T) {
+	s, _ := bucketOn(t, emulator.Config{})
+	m := mc(t, s)
+	require.NoError(t, m.MakeBucket(t.Context(), "second", minio.MakeBucketOptions{Region: "us-east-1"}))
+	there, err := m.BucketExists(t.Context(), "second")
+	require.NoError(t, err)
+	require.True(t, there)
+	for i := range 5 {
+		_, err := m.PutObject(t.Context(), "second", fmt.Sprintf("d/%d", i), strings.NewReader("x"), 1, minio.PutObjectOptions{UserTags: map[string]string{"a": "b"}, UserMetadata: map[string]string{"Name": "ä"}})
+		require.NoError(t, err)
+	}
+	info, err := m.StatObject(t.Context(), "second", "d/1", minio.StatObjectOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 1, info.UserTagCount)
+	tagged, err := m.GetObjectTagging(t.Context(), "second", "d/1", minio.GetObjectTaggingOptions{})
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"a": "b"}, tagged.ToMap())
+	rule, err := m.GetBucketEncryption(t.Context(), "second")
+	require.NoError(t, err)
+	require.Equal(t, "AES256", rule.Rules[0].Apply.SSEAlgorithm)
+	_, err = m.CopyObject(t.Context(), minio.CopyDestOptions{Bucket: "second", Object: "copy"}, minio.CopySrcOptions{Bucket: "second", Object: "d/1", MatchETag: info.ETag})
+	require.NoError(t, err)
+	require.Error(t, m.RemoveBucket(t.Context(), "second"))
+	gone := make(chan minio.ObjectInfo, 6)
+	for o := range m.ListObjectsIter(t.Context(), "second", minio.ListObjectsOptions{Recursive: true, UseV1: true}) {
+		require.NoError(t, o.Err)
+		gone <- o
+	}
+	close(gone)
+	require.Len(t, gone, 6)
+	for e := range m.RemoveObjects(t.Context(), "second", gone, minio.RemoveObjectsOptions{}) {
+		t.Errorf("remove %s: %v", e.ObjectName, e.Err)
+	}
+	require.NoError(t, m.RemoveBucket(t.Context(), "second"))
 }

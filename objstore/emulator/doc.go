@@ -61,9 +61,18 @@
 //	       stores plaintext; HEAD and GET show no encryption
 //	nosse  ignores SSE headers and answers ?encryption with 501
 //
+// # Where it is not Amazon S3
+//
+// There are no ACLs (the headers are ignored), policies, lifecycle, object
+// lock, replication, storage classes that archive, session tokens, SigV2 or
+// browser POST. A PUT without a checksum gets none computed. Where Amazon
+// leaves the matter open, a common prefix is listed if it sorts after the
+// marker. A query name that no verb knows is 501 NotImplemented unless it
+// begins with "x-".
+//
 // # Locks
 //
-// Nothing is held while a body moves.
+// No lock of a server or bucket is held while a body moves.
 //
 //	Server.making   held by CreateBucket over the making of directories
 //	Server.mu       the bucket table; memory only, a leaf
@@ -72,7 +81,9 @@
 //	                the rename of one small metadata file: the check of a
 //	                condition and the rename must be one step
 //	bucket.mu       the index and the bucket's settings; memory only, a leaf
-//	upload.commit   held by Complete and Abort of one upload
+//	bucket.pins     who reads which version; memory only, a leaf below bucket.mu
+//	upload.commit   held by Complete and Abort of one upload, over the joining
+//	                of its parts: a second Complete waits for the first
 //	upload.mu       the parts of one upload; memory only, a leaf
 //
 // They are taken in the order upload.commit, gate, keys, then one leaf.

@@ -63,6 +63,16 @@ func (w *segmentWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadFrom appends all of r; a file to a plaintext segment inside the kernel.
+func (w *segmentWriter) ReadFrom(r io.Reader) (int64, error) {
+	if w.enc != nil {
+		return io.Copy(w.enc, r)
+	}
+	n, err := w.f.ReadFrom(r)
+	w.seg.Size += n
+	return n, err
+}
+
 // finish moves the segment into the data directory dir.
 func (w *segmentWriter) finish(dir string) (segment, error) {
 	var err error

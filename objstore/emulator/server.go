@@ -214,6 +214,9 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.active.Done()
+	// A copy: net/http looks at the type of its own request's body to see
+	// whether a client still waits for 100 Continue.
+	r = r.WithContext(r.Context())
 	body := &countingBody{ReadCloser: r.Body}
 	r.Body = body
 	w := &reply{ResponseWriter: rw, middle: -1, head: r.Method == http.MethodHead}
@@ -324,6 +327,10 @@ func (s *Server) bucketNamed(name string) *bucket {
 // sees the answer rather than a broken connection.
 const maxDrain = 64 << 20
 
+// drainTime is how long a client that announced a body by Expect is listened
+// to after it was refused: one that waited has nothing to send.
+const drainTime = time.Second
+
 // refuse answers with err, or cuts the connection where an answer has begun.
 func (s *Server) refuse(c *call, w *reply, err error) {
 	var e *apiError
@@ -343,12 +350,19 @@ func (s *Server) refuse(c *call, w *reply, err error) {
 		c.code = e.Code
 		panic(http.ErrAbortHandler)
 	}
+	w.Header().Set("x-amz-bucket-region", s.cfg.Region)
 	if c.r.Header.Get("Expect") == "" {
-		// With Expect: 100-continue reading would ask for the body.
+		_, _ = io.CopyN(io.Discard, c.r.Body, maxDrain)
+		c.sendError(e)
+		return
+	}
+	// To read before the answer would ask a waiting client for the body; one
+	// that did not wait would lose the answer if its body were left unread.
+	c.sendError(e)
+	rc := http.NewResponseController(w)
+	if rc.Flush() == nil && rc.SetReadDeadline(time.Now().Add(drainTime)) == nil {
 		_, _ = io.CopyN(io.Discard, c.r.Body, maxDrain)
 	}
-	w.Header().Set("x-amz-bucket-region", s.cfg.Region)
-	c.sendError(e)
 }
 
 func isNetError(err error) bool {

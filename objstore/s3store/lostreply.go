@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"maps"
 	"net/http"
 
 	"coffer/objstore"
@@ -17,14 +18,15 @@ type written struct {
 	size     int64
 	etag     string // where ETags are MD5s; "" cannot be told
 	checksum string // as in objstore.Object
+	meta     map[string]string
 }
 
-// ours looks whether the object is the one that we sent: as long, and with
-// the ETag or the checksum of its bytes. Where ETags are no MD5 and no
+// ours looks whether the object is the one that we sent: as long, with the ETag
+// or the checksum of its bytes, and with its metadata. Where ETags are no MD5 and no
 // checksum is kept it cannot be told, and the answer is no.
 func (b *bucket) ours(ctx context.Context, o operation, w written) (objstore.Object, bool) {
 	obj, err := b.head(ctx, b.s.probe(o.verb, o.bucket, o.key), objstore.Ref{Key: o.key})
-	if err != nil || obj.Size != w.size {
+	if err != nil || obj.Size != w.size || !maps.Equal(obj.Meta, decodeMeta(encodeMeta(w.meta))) {
 		return obj, false
 	}
 	return obj, w.etag != "" && string(obj.ETag) == w.etag || w.checksum != "" && obj.Checksum == w.checksum

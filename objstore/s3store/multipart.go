@@ -25,6 +25,7 @@ type upload struct {
 	b         *bucket
 	key, id   string
 	checksums bool
+	meta      map[string]string
 	next      int // number of the next part, from 1
 	parts     []uploadedPart
 }
@@ -78,7 +79,7 @@ func (b *bucket) beginUpload(ctx context.Context, key string, opts uploadOptions
 	if aws.ToString(out.UploadId) == "" {
 		return nil, newError("put", b.name+"/"+key, objstore.Integrity, "the reply to CreateMultipartUpload names no upload")
 	}
-	return &upload{b: b, key: key, id: *out.UploadId, checksums: checksums, next: 1}, nil
+	return &upload{b: b, key: key, id: *out.UploadId, checksums: checksums, meta: opts.meta, next: 1}, nil
 }
 
 // reserve takes the next part number.
@@ -175,7 +176,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	gone := codeOf(err) == "NoSuchUpload"
 	if st.retries > 0 && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
 		// An earlier attempt may have succeeded and its reply got lost.
-		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.checksum()}); ok {
+		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.checksum(), u.meta}); ok {
 			return found, true, nil
 		}
 	}

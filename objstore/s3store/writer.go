@@ -296,7 +296,7 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	if err != nil {
 		if st.retries > 0 && (isPrecondition(err) || objstore.KindOf(err) == objstore.NotExist) || uncertain(err) && ctx.Err() == nil {
 			// An earlier attempt may have succeeded and its reply got lost.
-			if found, ok := b.ours(ctx, o, written{buf.size, buf.etag(), "CRC32:" + crcText(buf.crc)}); ok {
+			if found, ok := b.ours(ctx, o, written{buf.size, buf.etag(), "CRC32:" + crcText(buf.crc), w.opts.Meta}); ok {
 				return found, true, nil
 			}
 		}

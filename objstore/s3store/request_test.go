@@ -1,0 +1,108 @@
+package s3store
+
+import (
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"coffer/objstore"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRequestsCarryWhatWasChosen(t *testing.T) {
+	var seen []http.Header
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Header.Clone())
+		w.Header().Set("ETag", `"tag"`)
+	}
+	b := against(t, Config{Anonymous: true, RequesterPays: true, UserAgent: "coffer/test"}, handler)
+	_, err := b.Head(t.Context(), objstore.Ref{Key: "key"})
+	require.NoError(t, err)
+	require.Empty(t, seen[0].Get("Authorization"))
+	require.Equal(t, "requester", seen[0].Get("X-Amz-Request-Payer"))
+	require.Contains(t, seen[0].Get("User-Agent"), "coffer/test")
+
+	seen = nil
+	b = against(t, Config{}, handler)
+	_, err = b.Head(t.Context(), objstore.Ref{Key: "key"})
+	require.NoError(t, err)
+	require.Contains(t, seen[0].Get("Authorization"), "Credential=k/")
+	require.Empty(t, seen[0].Get("X-Amz-Request-Payer"))
+}
+
+// partServer takes multipart uploads slowly and notes how it was used.
+type partServer struct {
+	t         *testing.T
+	now, most atomic.Int32
+	mu        sync.Mutex
+	wrong     int
+	total     int64
+}
+
+func (s *partServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	switch {
+	case r.Method == http.MethodPost && q.Has("uploads"):
+		fmt.Fprint(w, `<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>`)
+	case r.Method == http.MethodPut && q.Has("partNumber"):
+		n := s.now.Add(1)
+		for m := s.most.Load(); n > m && !s.most.CompareAndSwap(m, n); m = s.most.Load() {
+		}
+		h := crc32.NewIEEE()
+		size, _ := io.Copy(h, r.Body)
+		time.Sleep(20 * time.Millisecond)
+		s.mu.Lock()
+		s.total += size
+		if r.Header.Get("X-Amz-Checksum-Crc32") != crcText(h.Sum32()) || r.Header.Get("Content-Md5") == "" {
+			s.wrong++ // both are due while nobody knows what the endpoint honours
+		}
+		s.mu.Unlock()
+		s.now.Add(-1)
+		w.Header().Set("ETag", `"part"`)
+	case r.Method == http.MethodPost:
+		fmt.Fprint(w, `<CompleteMultipartUploadResult><ETag>"whole-1"</ETag></CompleteMultipartUploadResult>`)
+	}
+}
+
+func TestPartsInFlightAreBounded(t *testing.T) {
+	srv := &partServer{t: t}
+	b := against(t, Config{PartSize: minPartSize, Concurrency: 3, OperationTimeout: 20 * time.Second,
+		Rules: []Rule{{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeNone}}}}, srv.ServeHTTP)
+	// The proof is not what this is about.
+	b.proofs[objstore.ModeNone] = &proof{done: make(chan struct{}), res: proved{enc: objstore.Encryption{Mode: objstore.ModeNone}}}
+	close(b.proofs[objstore.ModeNone].done)
+	w, err := b.Create(t.Context(), "key", objstore.CreateOptions{})
+	require.NoError(t, err)
+	chunk := random(1 << 20)
+	for range 63 {
+		_, err := w.Write(chunk)
+		require.NoError(t, err)
+		require.LessOrEqual(t, w.(*writer).inFlight, 3)
+	}
+	o, err := w.Commit(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, int64(63<<20), o.Size)
+	require.Equal(t, int64(63<<20), srv.total)
+	require.Equal(t, int32(3), srv.most.Load())
+	require.Zero(t, srv.wrong)
+}
+
+func TestWriterEndsOnce(t *testing.T) {
+	_, _, b := emulated(t, "aws", Config{})
+	w, err := b.Create(t.Context(), "key", objstore.CreateOptions{})
+	require.NoError(t, err)
+	_, err = w.Commit(t.Context())
+	require.NoError(t, err)
+	_, err = w.Commit(t.Context())
+	require.ErrorIs(t, err, errEnded)
+	_, err = w.Write([]byte("x"))
+	require.ErrorIs(t, err, errEnded)
+	require.NoError(t, w.Abort())
+	require.Equal(t, []string{"key"}, list(t, b, objstore.Query{}))
+}

@@ -47,7 +47,8 @@ func newLive(t *testing.T) *live {
 	l := &live{t: t, mnt: filepath.Join(dir, "mnt"), srv: srv}
 	require.NoError(t, os.Mkdir(l.mnt, 0o700))
 	l.env = append(demoEnviron(os.Environ()), srv.Env()...)
-	l.env = append(l.env, "COFFER_TEST_MAIN=1", "XDG_RUNTIME_DIR="+dir, "TMPDIR="+dir, "AWS_EC2_METADATA_DISABLED=true")
+	// The race detector waits a second at each exit unless told not to.
+	l.env = append(l.env, "COFFER_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0 halt_on_error=1 exitcode=66", "XDG_RUNTIME_DIR="+dir, "TMPDIR="+dir, "AWS_EC2_METADATA_DISABLED=true")
 	t.Cleanup(func() {
 		if _, mounted, err := mountAt(l.mnt); err != nil || mounted {
 			_ = detachMount(l.mnt)

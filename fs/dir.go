@@ -33,6 +33,7 @@ type dir struct {
 	// unlinked are names whose objects live until their last close.
 	unlinked map[string]int
 	listed   map[string]listedName
+	ahead    readAhead
 	asking   int // questions under way
 	changes  uint64
 	changed  map[string]uint64 // last own change of a name, while asking > 0
@@ -41,7 +42,8 @@ type dir struct {
 // listedName is a name as a listing told it.
 type listedName struct {
 	name
-	at time.Time
+	at  time.Time
+	pos int // in readAhead.order, -1 for a directory
 }
 
 // listedMax bounds the names that one directory remembers from listings.
@@ -99,19 +101,41 @@ func (d *dir) remember(n name, since uint64) {
 		return
 	}
 	if len(d.listed) >= listedMax {
-		d.listed = nil
+		d.listed, d.ahead = nil, readAhead{}
 	}
 	if d.listed == nil {
 		d.listed = map[string]listedName{}
 	}
-	d.listed[n.name] = listedName{n, time.Now()}
+	l := listedName{n, time.Now(), -1}
+	if !n.isDir && d.fsys.full() {
+		l.pos = d.ahead.add(n.entry)
+	}
+	d.listed[n.name] = l
 }
 
-func (d *dir) recall(nm string) (name, bool) {
+// beginListing forgets the order of the last listing, since another begins.
+func (d *dir) beginListing() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.ahead = readAhead{}
+}
+
+// recall returns a name as a listing told it not longer ago than names are
+// believed. When names are recalled in the order of the listing, which is how
+// ls -l stats them, the HEADs of those to come are sent ahead.
+func (d *dir) recall(nm string) (name, bool) {
+	d.mu.Lock()
 	l, ok := d.listed[nm]
-	return l.name, ok && time.Since(l.at) < d.fsys.cfg.MetadataTTL
+	ok = ok && time.Since(l.at) < d.fsys.cfg.MetadataTTL
+	var next []objstore.Entry
+	if ok && l.pos >= 0 {
+		next = d.ahead.lookedUp(l.pos)
+	}
+	d.mu.Unlock()
+	for _, e := range next {
+		d.fsys.heads.askAhead(&d.fsys.background, d.bucket, e)
+	}
+	return l.name, ok
 }
 
 // isUnlinked reports whether name was unlinked here while it is still open.

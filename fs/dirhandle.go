@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"iter"
-	"sync"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
@@ -12,26 +11,19 @@ import (
 	"coffer/objstore"
 )
 
-// aheadNames is how many names a directory handle takes from the listing
-// before it hands out the first of them, so that their HEADs are under way
-// together.
-const aheadNames = 256
-
 // dirHandle is an open directory. go-fuse calls it under a lock of its own,
 // one call at a time.
 type dirHandle struct {
 	dir   *dir
 	since uint64 // see dir.ask
-	// ctx ends with the handle: listing and HEADs run ahead of the reader.
+	// ctx ends with the handle: the listing runs ahead of the reader.
 	ctx    context.Context
 	cancel context.CancelFunc
-	heads  sync.WaitGroup
 
 	next func() (name, error, bool)
 	stop func()
 
-	queue  []name // taken from the listing, not handed out
-	err    error  // what ended the listing
+	err    error // what ended the listing
 	ended  bool
 	off    uint64          // of the last entry handed out
 	last   name            // the last entry handed out
@@ -57,7 +49,8 @@ func (h *dirHandle) start() {
 			d.fsys.warnOnce("hidden "+path(d.bucket, k.key), "object is hidden", "key", path(d.bucket, k.key), "why", k.why)
 		})
 	h.next, h.stop = iter.Pull2(listing)
-	h.queue, h.err, h.ended, h.off = nil, nil, false, 0
+	h.err, h.ended, h.off = nil, false, 0
+	d.beginListing()
 	h.local, h.extras = map[string]bool{}, nil
 	for nm, ch := range d.Children() {
 		if n, ok := ch.Operations().(*file); ok && n.isLocal() {
@@ -67,11 +60,10 @@ func (h *dirHandle) start() {
 	}
 }
 
-// fill takes names from the listing until the queue is long enough to start
-// the HEADs of its files together.
-func (h *dirHandle) fill() {
+// nextListed makes last the next name of the listing.
+func (h *dirHandle) nextListed() bool {
 	d := h.dir
-	for !h.ended && len(h.queue) < aheadNames {
+	for !h.ended {
 		n, err, ok := h.next()
 		if !ok || err != nil {
 			h.err, h.ended = err, true
@@ -87,11 +79,10 @@ func (h *dirHandle) fill() {
 			h.local[n.name] = true
 		}
 		d.remember(n, h.since)
-		if !n.isDir && d.fsys.full() {
-			d.fsys.heads.askAhead(h.ctx, &h.heads, d.bucket, n.entry)
-		}
-		h.queue = append(h.queue, n)
+		h.last = n
+		return true
 	}
+	return false
 }
 
 // Readdirent implements gofuse.FileReaddirenter.
@@ -100,16 +91,13 @@ func (h *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) 
 		h.off++
 		return &fuse.DirEntry{Name: [...]string{".", ".."}[h.off-1], Mode: syscall.S_IFDIR, Ino: h.dir.StableAttr().Ino, Off: h.off}, 0
 	}
-	if len(h.queue) == 0 {
-		h.fill()
-	}
-	if len(h.queue) > 0 {
-		h.last = h.queue[0]
-		h.queue = h.queue[1:]
-	} else if h.err != nil {
-		return nil, h.dir.fsys.errno("readdir", path(h.dir.bucket, h.dir.prefix()), h.err)
-	} else if !h.nextLocal() {
-		return nil, 0
+	if !h.nextListed() {
+		if h.err != nil {
+			return nil, h.dir.fsys.errno("readdir", path(h.dir.bucket, h.dir.prefix()), h.err)
+		}
+		if !h.nextLocal() {
+			return nil, 0
+		}
 	}
 	h.off++
 	return &fuse.DirEntry{Name: h.last.name, Mode: h.mode(h.last), Ino: h.ino(h.last), Off: h.off}, 0
@@ -215,6 +203,5 @@ func (h *dirHandle) Fsyncdir(context.Context, uint32) syscall.Errno { return 0 }
 func (h *dirHandle) Releasedir(context.Context, uint32) {
 	h.cancel()
 	h.stop()
-	h.heads.Wait()
 	h.dir.answered()
 }

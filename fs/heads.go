@@ -111,12 +111,47 @@ func (h *heads) ask(ctx context.Context, b objstore.Bucket, key string) (objstor
 
 // askAhead starts a HEAD for e unless it is remembered or too many are under
 // way. wg counts it.
-func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) {
+func (h *heads) askAhead(wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) {
 	if _, ok := h.recall(b.Name(), e); ok || !h.ahead.TryAcquire(1) {
 		return
 	}
 	wg.Go(func() {
 		defer h.ahead.Release(1)
-		_, _ = h.ask(ctx, b, e.Key) // a failure shows when somebody looks the name up
+		_, _ = h.ask(context.Background(), b, e.Key) // a failure shows when somebody looks the name up
 	})
+}
+
+// readAhead finds out when the files of a listing are looked up one after the
+// other, and which HEADs to send before they are asked for:
+//
+//	order   a b c d e f g h i j ...
+//	            ^last     ^sent
+//
+// A second look-up in a row opens a window of headsInFlight names, which
+// moves with the look-ups; one out of order sends nothing.
+type readAhead struct {
+	order []objstore.Entry
+	last  int // position of the last look-up, plus 1
+	sent  int // everything before this was sent or looked up
+}
+
+// add appends an entry of the listing and returns its position.
+func (r *readAhead) add(e objstore.Entry) int {
+	r.order = append(r.order, e)
+	return len(r.order) - 1
+}
+
+// lookedUp notes a look-up and returns the entries to ask for now.
+func (r *readAhead) lookedUp(pos int) []objstore.Entry {
+	inOrder := pos == r.last && pos > 0
+	r.last = pos + 1
+	if !inOrder {
+		return nil
+	}
+	from, to := max(r.sent, pos+1), min(pos+1+headsInFlight, len(r.order))
+	if from >= to {
+		return nil
+	}
+	r.sent = to
+	return r.order[from:to:to]
 }

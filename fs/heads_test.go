@@ -1,0 +1,82 @@
+package fs
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"coffer/objstore"
+)
+
+func TestReadAheadOfHeads(t *testing.T) {
+	var r readAhead
+	for i := range 200 {
+		r.add(objstore.Entry{Key: fmt.Sprint(i)})
+	}
+	span := func(es []objstore.Entry) string {
+		if len(es) == 0 {
+			return ""
+		}
+		return es[0].Key + "-" + es[len(es)-1].Key
+	}
+	for _, step := range []struct {
+		pos  int
+		want string
+	}{
+		{0, ""},        // one look-up is no pattern
+		{1, "2-65"},    // a second in a row opens the window
+		{2, "66-66"},   // which moves
+		{3, "67-67"},   //
+		{90, ""},       // elsewhere
+		{91, "92-155"}, // and in order again
+		{10, ""},
+		{11, ""}, // all of these were asked for
+		{198, ""},
+		{199, ""}, // nothing is left
+	} {
+		if got := span(r.lookedUp(step.pos)); got != step.want {
+			t.Errorf("looked up %d: sent %q, want %q", step.pos, got, step.want)
+		}
+	}
+}
+
+func TestHeadsRemembersVersions(t *testing.T) {
+	h := newHeads()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	o := objstore.Object{Entry: objstore.Entry{Key: "k", ETag: "1", StoredSize: 3, LastModified: at}}
+	h.remember("b", o)
+	e := o.Entry
+	e.LastModified = at.Add(250 * time.Millisecond) // a listing has milliseconds
+	if _, ok := h.recall("b", e); !ok {
+		t.Error("the same version is not recalled")
+	}
+	for name, other := range map[string]objstore.Entry{
+		"ETag": {Key: "k", ETag: "2", StoredSize: 3, LastModified: at},
+		"size": {Key: "k", ETag: "1", StoredSize: 4, LastModified: at},
+		"time": {Key: "k", ETag: "1", StoredSize: 3, LastModified: at.Add(time.Second)},
+		"key":  {Key: "x", ETag: "1", StoredSize: 3, LastModified: at},
+	} {
+		if _, ok := h.recall("b", other); ok {
+			t.Errorf("another %s is recalled", name)
+		}
+	}
+	h.forget("b", "k")
+	if _, ok := h.recall("b", e); ok {
+		t.Error("recalled after it was forgotten")
+	}
+}
+
+func TestHeadsStaysBounded(t *testing.T) {
+	h := newHeads()
+	hot := objstore.Object{Entry: objstore.Entry{Key: "hot"}}
+	h.remember("b", hot)
+	for i := range 3 * headsRemembered {
+		h.remember("b", objstore.Object{Entry: objstore.Entry{Key: fmt.Sprint(i)}})
+		if _, ok := h.recall("b", hot.Entry); !ok {
+			t.Fatal("what is used all the time was dropped")
+		}
+		if n := len(h.young) + len(h.old); n > headsRemembered {
+			t.Fatalf("%d results are kept", n)
+		}
+	}
+}

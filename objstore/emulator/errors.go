@@ -23,8 +23,9 @@ type extraElement struct{ Name, Value string }
 
 func (e *apiError) Error() string { return fmt.Sprintf("%s (%d): %s", e.Code, e.Status, e.Message) }
 
-// statusOf is the HTTP status of each error code used here, from the S3 API
-// reference, "Error responses".
+// statusOf is the HTTP status of error codes, from the S3 API reference, "Error
+// responses": those that this server answers with by itself and those that a
+// [Fault] may name by Code alone.
 var statusOf = map[string]int{
 	"AccessDenied":                       http.StatusForbidden,
 	"AuthorizationHeaderMalformed":       http.StatusBadRequest,

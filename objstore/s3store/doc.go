@@ -44,6 +44,12 @@
 // HEAD before and leave a window. The same holds for every write on an
 // endpoint that does not honour If-None-Match or If-Match.
 //
+// A range of an object has no checksum of its own: bytes that change on a plain
+// http connection are noticed in whole objects only. TLS notices everything.
+//
+// An upload whose CreateMultipartUpload was repeated because the reply got lost
+// leaves an empty one behind, which ListUploads finds.
+//
 // In us-east-1 a CreateBucket of a bucket that one already owns succeeds; a
 // bucket that the same account creates between our HEAD and our CreateBucket
 // cannot be told from ours.

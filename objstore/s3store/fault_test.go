@@ -66,7 +66,11 @@ func TestGetSurvives(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			defer srv.ClearFaults()
 			f.Verb = "GetObject"
-			for _, r := range []objstore.Range{{}, {Offset: 1000, Length: 1 << 20}, {Offset: 5}} {
+			ranges := []objstore.Range{{}, {Offset: 1000, Length: 1 << 20}, {Offset: 5}}
+			if f.Stall || f.Code != "" {
+				ranges = ranges[1:2] // slow ones, and the range makes no difference
+			}
+			for _, r := range ranges {
 				srv.ClearFaults()
 				srv.Inject(f)
 				srv.ResetRequests()

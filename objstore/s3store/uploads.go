@@ -16,8 +16,8 @@ import (
 // not ended, those of other programs too.
 func (s *Store) ListUploads(ctx context.Context, bucket, prefix string) iter.Seq2[objstore.Upload, error] {
 	return func(yield func(objstore.Upload, error) bool) {
-		any, goOn := s.listUploads(ctx, bucket, prefix, prefix, yield)
-		if !any && goOn && prefix != "" {
+		found, goOn := s.listUploads(ctx, bucket, prefix, prefix, yield)
+		if !found && goOn && prefix != "" {
 			// MinIO takes the prefix for a whole key.
 			s.listUploads(ctx, bucket, prefix, "", yield)
 		}
@@ -26,12 +26,12 @@ func (s *Store) ListUploads(ctx context.Context, bucket, prefix string) iter.Seq
 
 // listUploads yields the uploads under prefix, asking the server for those
 // under ask. It tells whether there were any and whether to go on.
-func (s *Store) listUploads(ctx context.Context, bucket, prefix, ask string, yield func(objstore.Upload, error) bool) (any, goOn bool) {
+func (s *Store) listUploads(ctx context.Context, bucket, prefix, ask string, yield func(objstore.Upload, error) bool) (found, goOn bool) {
 	client := s.client(bucket, s.regionOf(ctx, bucket))
 	in := &s3.ListMultipartUploadsInput{Bucket: aws.String(bucket), Prefix: optional(ask), EncodingType: types.EncodingTypeUrl}
 	fail := func(err error) (bool, bool) {
 		yield(objstore.Upload{}, err)
-		return any, false
+		return found, false
 	}
 	badKey := func(err error) error {
 		return newError("list uploads", bucket+"/"+prefix, objstore.Integrity, "key in the listing: %w", err)
@@ -51,9 +51,9 @@ func (s *Store) listUploads(ctx context.Context, bucket, prefix, ask string, yie
 			if !strings.HasPrefix(key, prefix) {
 				continue
 			}
-			any = true
+			found = true
 			if !yield(objstore.Upload{Bucket: bucket, Key: key, ID: aws.ToString(u.UploadId), Initiated: aws.ToTime(u.Initiated)}, nil) {
-				return any, false
+				return found, false
 			}
 		}
 		marker, err := decodeKey(aws.ToString(out.NextKeyMarker), out.EncodingType)
@@ -62,7 +62,7 @@ func (s *Store) listUploads(ctx context.Context, bucket, prefix, ask string, yie
 		}
 		id := aws.ToString(out.NextUploadIdMarker)
 		if !aws.ToBool(out.IsTruncated) || marker == aws.ToString(in.KeyMarker) && id == aws.ToString(in.UploadIdMarker) {
-			return any, true
+			return found, true
 		}
 		in.KeyMarker, in.UploadIdMarker = optional(marker), optional(id)
 	}

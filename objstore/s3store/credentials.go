@@ -24,7 +24,7 @@ var errNothingNewer = errors.New("the credential chain gives nothing newer")
 
 // credentialSource is an [aws.CredentialsProvider] that can be told to read
 // the whole chain again. The SDK reads environment and files once and never
-// again, while jobs outlive the session tokens in them.
+// again, while jobs outlive the temporary tokens in them.
 type credentialSource struct {
 	load func(context.Context) (aws.CredentialsProvider, error)
 	now  func() time.Time

@@ -138,6 +138,10 @@ func setTimes(out *fuse.Attr, t time.Time) {
 // full FUSE request.
 const blockSize = 1 << 20
 
+// blocksOf returns st_blocks, in units of 512 bytes: what du adds up. An
+// object has no holes and no overhead that we know of.
+func blocksOf(size uint64) uint64 { return (size + 511) / 512 }
+
 // change applies what a SETATTR asks for, besides the size; kind is the type
 // of the inode. It reports whether anything is left to be stored.
 func (a *attributes) change(in *fuse.SetAttrIn, kind uint32) bool {

@@ -255,7 +255,7 @@ func (d *dir) findDir(ctx context.Context, key string) (finding, error) {
 // it is one that another version has left behind.
 func (d *dir) live(name string) *gofuse.Inode {
 	ch := d.GetChild(name)
-	if ch == nil || ch.Forgotten() {
+	if ch == nil {
 		return nil
 	}
 	if n, ok := ch.Operations().(*file); ok && n.isStale() {

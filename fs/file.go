@@ -249,11 +249,13 @@ func (n *file) fillAttr(out *fuse.Attr) time.Duration {
 	}
 	out.Blksize = blockSize
 	out.Size = uint64(n.obj.Size)
+	out.Blocks = blocksOf(out.Size)
 	// LIST tells milliseconds, HEAD seconds: a time that flips between them
 	// would make the kernel drop its pages and make build again.
 	t := n.obj.LastModified.Truncate(time.Second)
 	if n.local {
 		out.Size, t = uint64(n.size), n.wrote
+		out.Blocks = blocksOf(out.Size)
 	}
 	if !a.mtime.IsZero() {
 		t = a.mtime

@@ -22,7 +22,6 @@ type Mounted struct {
 	server *fuse.Server
 	fsys   *filesystem
 	ended  chan struct{}
-	close  sync.Once
 }
 
 // maxWrite is the size in bytes of the largest FUSE request: what Linux

@@ -60,7 +60,7 @@ func (r *root) Lookup(ctx context.Context, nm string, out *fuse.EntryOut) (*gofu
 func (r *root) adopt(ctx context.Context, nm string, b objstore.Bucket, out *fuse.EntryOut) *gofuse.Inode {
 	var d *dir
 	ch := r.GetChild(nm)
-	if ch != nil && !ch.Forgotten() {
+	if ch != nil {
 		d, _ = ch.Operations().(*dir)
 	}
 	if d == nil {

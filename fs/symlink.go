@@ -51,6 +51,7 @@ func (l *symlink) fillAttr(out *fuse.Attr) {
 	out.Nlink = 1
 	out.Size = uint64(obj.Size)
 	out.Blksize = blockSize
+	out.Blocks = blocksOf(out.Size)
 	t := a.mtime
 	if t.IsZero() {
 		t = obj.LastModified

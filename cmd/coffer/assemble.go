@@ -54,7 +54,7 @@ func openStore(ctx context.Context, cfg Config, probePrefix string, log *slog.Lo
 
 // credentialTimeout bounds the one request that a mount waits for before it
 // serves: an endpoint that is away shall be told soon.
-const credentialTimeout = 30 * time.Second
+const credentialTimeout = 10 * time.Second
 
 // checkAccess makes one cheap request that shows whether the endpoint answers
 // and takes the credentials, before a job relies on the mount.
@@ -115,7 +115,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	}
 	scratch := scratchDir(cfg.ScratchDir, env)
 	held, err := cache.New(cache.Config{
-		MemoryBytes: memoryBudget(cfg.Memory, "/"), ScratchDir: scratch, StoreID: store.Identity(), Logger: log,
+		MemoryBytes: int64(cfg.Memory), ScratchDir: scratch, StoreID: store.Identity(), Logger: log,
 	})
 	if err != nil {
 		return st, fmt.Errorf("cache: %w", err)

@@ -12,47 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// machine writes files below a directory that stands for "/".
-func machine(t *testing.T, files map[string]string) string {
-	t.Helper()
-	root := t.TempDir()
-	for name, text := range files {
-		p := filepath.Join(root, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o700))
-		require.NoError(t, os.WriteFile(p, []byte(text), 0o600))
-	}
-	return root
-}
-
-func TestMemoryBudget(t *testing.T) {
-	const mem16G = "MemTotal:       16777216 kB\nMemFree: 1 kB\n"
-	for _, c := range []struct {
-		name    string
-		setting byteSize
-		files   map[string]string
-		want    int64
-	}{
-		{"as told", 100 << 20, nil, 100 << 20},
-		{"large machine", 0, map[string]string{"proc/meminfo": mem16G}, 1 << 30},
-		{"quarter of a small one", 0, map[string]string{"proc/meminfo": "MemTotal: 1048576 kB\n"}, 256 << 20},
-		{"tiny machine", 0, map[string]string{"proc/meminfo": "MemTotal: 65536 kB\n"}, 64 << 20},
-		{"nothing known", 0, nil, 1 << 30},
-		{"job's cgroup, version 2, limit on an ancestor", 0, map[string]string{
-			"proc/meminfo": mem16G, "proc/self/cgroup": "0::/job/step/task\n",
-			"sys/fs/cgroup/job/memory.max": "2147483648\n", "sys/fs/cgroup/job/step/task/memory.max": "max\n",
-		}, 512 << 20},
-		{"version 1", 0, map[string]string{
-			"proc/meminfo": mem16G, "proc/self/cgroup": "5:cpu:/x\n4:memory:/job\n",
-			"sys/fs/cgroup/memory/job/memory.limit_in_bytes": "1073741824\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-		}, 256 << 20},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.want, memoryBudget(c.setting, machine(t, c.files)))
-		})
-	}
-	require.NotZero(t, memoryBudget(0, "/"))
-}
-
 func TestScratchDir(t *testing.T) {
 	pbs, slurm := t.TempDir(), t.TempDir()
 	for _, c := range []struct {

@@ -83,7 +83,7 @@ func bindFileSystem(fs *pflag.FlagSet, c *Config) {
 }
 
 func bindResources(fs *pflag.FlagSet, c *Config) {
-	fs.Var(&c.Memory, "memory", "budget of the cache, read-ahead and parts in flight (auto: a quarter of the memory or of the cgroup's limit, at most 1GiB)")
+	fs.Var(&c.Memory, "memory", "budget of the cache, read-ahead and parts in flight (auto: an eighth of the memory or of the cgroup's limit, 256MiB to 4GiB)")
 	fs.StringVar(&c.ScratchDir, "scratch-dir", c.ScratchDir, "`directory` for encrypted temporary files (default: the first of $PBS_LOCALDIR, $SLURM_TMPDIR, $TMPDIR, /tmp that exists)")
 }
 

@@ -178,6 +178,9 @@ func resolveConfig(cmdline *pflag.FlagSet, env environ, opts []mountOption) (Con
 
 // Validate rejects settings that contradict each other or cannot be meant.
 func (c Config) Validate() error {
+	// minMemory keeps one stream moving: a few blocks of read-ahead and two
+	// upload parts.
+	const minMemory = byteSize(64 << 20)
 	if c.Anonymous && c.Profile != "" {
 		return errors.New("anonymous access and a profile exclude each other")
 	}

@@ -1,6 +1,9 @@
 package main
 
-import "os"
+import (
+	"os"
+	"path/filepath"
+)
 
 // scratchDir returns the setting, or the first directory that exists of those
 // that batch systems make for a job.

@@ -12,6 +12,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// machine writes files below a directory that stands for "/".
+func machine(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		p := filepath.Join(root, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o700))
+		require.NoError(t, os.WriteFile(p, []byte(text), 0o600))
+	}
+	return root
+}
+
 func TestScratchDir(t *testing.T) {
 	pbs, slurm := t.TempDir(), t.TempDir()
 	for _, c := range []struct {

@@ -40,7 +40,8 @@ type Entry struct {
 	StoredSize int64
 	ETag       ETag
 	// LastModified comes with milliseconds from a listing and with seconds
-	// from a HEAD; compare it after [time.Time.Truncate] to seconds.
+	// from a HEAD; compare it after [time.Time.Truncate] to seconds. It is
+	// zero after a write whose reply did not tell it.
 	LastModified time.Time
 	// StorageClass is "" for the store's default class.
 	StorageClass string

@@ -6,16 +6,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"coffer/objstore"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go/middleware"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // bucket is one bucket and what was learned about it. It lives as long as its
@@ -192,22 +188,4 @@ func optional(v string) *string {
 		return nil
 	}
 	return &v
-}
-
-// replyHeader returns the headers of the last reply of an SDK call.
-func replyHeader(md middleware.Metadata) http.Header {
-	if r, ok := awsmiddleware.GetRawResponse(md).(*smithyhttp.Response); ok && r != nil && r.Response != nil {
-		return r.Header
-	}
-	return http.Header{}
-}
-
-// replyDate is the server's clock at a reply, the best known LastModified of
-// what it has just stored. It can be a second off.
-func replyDate(md middleware.Metadata) time.Time {
-	t, err := http.ParseTime(replyHeader(md).Get("Date"))
-	if err != nil {
-		return time.Now().UTC().Truncate(time.Second)
-	}
-	return t
 }

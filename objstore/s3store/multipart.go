@@ -167,7 +167,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	})
 	if err == nil {
 		obj = objstore.Object{Entry: objstore.Entry{
-			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(out.ETag), LastModified: replyDate(out.ResultMetadata),
+			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(out.ETag),
 		}, VersionID: versionOf(out.VersionId)}
 		obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, nil, out.BucketKeyEnabled)
 		obj.Checksum = checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1)

@@ -32,6 +32,7 @@ func (o operation) name() string {
 // opState is what the retryer, the credentials and the operation tell each
 // other. It travels in the context and is touched by one goroutine.
 type opState struct {
+	begun                                              time.Time
 	retries, conflicts, digests, reloads, unknownHosts int
 	lastErr                                            error
 	used                                               aws.Credentials
@@ -57,7 +58,7 @@ func do[T any](ctx context.Context, o operation, f func(context.Context) (T, err
 
 // doState is do, and tells how the operation went.
 func doState[T any](ctx context.Context, o operation, f func(context.Context) (T, error)) (T, *opState, error) {
-	st := &opState{}
+	st := &opState{begun: time.Now()}
 	if o.once {
 		st.digests = maxDigestRetries
 	}
@@ -82,14 +83,14 @@ func (o operation) fail(parent, ctx context.Context, st *opState, err error) err
 			err = st.lastErr
 		}
 		if ctx.Err() != nil {
-			return gaveUp(classify(o.verb, o.name(), err), st.retries, o.timeout)
+			return gaveUp(classify(o.verb, o.name(), err), st.retries, time.Since(st.begun))
 		}
 	}
 	return classify(o.verb, o.name(), err)
 }
 
 // gaveUp says in err how long it was tried.
-func gaveUp(err error, retries int, timeout time.Duration) error {
+func gaveUp(err error, retries int, after time.Duration) error {
 	var e *objstore.Error
 	if !errors.As(err, &e) {
 		return err
@@ -98,7 +99,7 @@ func gaveUp(err error, retries int, timeout time.Duration) error {
 	if c.Kind == objstore.Unknown || c.Kind == objstore.Canceled {
 		c.Kind = objstore.Unavailable
 	}
-	c.Err = fmt.Errorf("%w (gave up after %d repetitions within %v)", e.Err, retries, timeout)
+	c.Err = fmt.Errorf("%w (gave up after %d repetitions after %v)", e.Err, retries, after.Round(time.Second))
 	return &c
 }
 
@@ -123,7 +124,7 @@ func (o operation) sending(n int64) operation {
 // to be read: the deadline governs f alone. The caller calls cancel when the
 // body is done with; its cause is what the body's reader then fails with.
 func stream[T any](ctx context.Context, o operation, f func(context.Context) (T, error)) (v T, body context.Context, cancel context.CancelCauseFunc, err error) {
-	st := &opState{}
+	st := &opState{begun: time.Now()}
 	body, cancel = context.WithCancelCause(context.WithValue(ctx, stateKey{}, st))
 	timer := time.AfterFunc(o.timeout, func() { cancel(errDeadline) })
 	v, err = f(body)

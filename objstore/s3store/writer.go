@@ -302,7 +302,8 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 		}
 		return obj, false, w.refused(err)
 	}
-	obj.ETag, obj.VersionID, obj.LastModified = etagOf(out.ETag), versionOf(out.VersionId), replyDate(out.ResultMetadata)
+	// No reply tells LastModified; the Date header can be a second off.
+	obj.ETag, obj.VersionID = etagOf(out.ETag), versionOf(out.VersionId)
 	obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, out.SSECustomerKeyMD5, out.BucketKeyEnabled)
 	obj.Checksum = checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1)
 	return obj, obj.Encryption.Encrypted(), nil

@@ -19,16 +19,30 @@ import (
 	"coffer/objstore/storetest"
 )
 
-// program builds the coffer binary once for all tests; with the race detector
-// when the tests have it (COFFER_E2E_RACE=0 turns that off).
-var program = sync.OnceValues(func() (string, error) {
+// Both builds of the program, each made once and only when a test wants it.
+var (
+	program      = sync.OnceValues(func() (string, error) { return build(raceEnabled && os.Getenv("COFFER_E2E_RACE") != "0") })
+	plainProgram = sync.OnceValues(func() (string, error) { return build(os.Getenv("COFFER_E2E_RACE") == "1") })
+)
+
+// buildDir holds the builds; it is removed when all tests have run.
+var buildDir = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "coffer-e2e-")
 	if err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "coffer")
+	return dir, os.Chmod(dir, 0o755) // other users run the program, too
+})
+
+// build makes the coffer binary.
+func build(race bool) (string, error) {
+	dir, err := buildDir()
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, fmt.Sprintf("race-%v", race), "coffer")
 	args := []string{"build", "-o", bin}
-	if raceEnabled && os.Getenv("COFFER_E2E_RACE") != "0" {
+	if race {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "coffer/cmd/coffer")...)
@@ -36,23 +50,32 @@ var program = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return bin, nil
-})
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bin, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(bin))
+	if dir, err := buildDir(); err == nil {
+		os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
 
-// coffer returns the path of the built program.
+// coffer returns the path of the built program, with the race detector when
+// the tests have it (COFFER_E2E_RACE=0 turns that off).
 func coffer(t testing.TB) string {
 	t.Helper()
 	bin, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	return bin
+}
+
+// plainCoffer returns the path of the program as users get it, without the
+// race detector even where the tests have it (COFFER_E2E_RACE=1 turns it on):
+// for tests that move gigabytes, which the detector makes four times slower.
+func plainCoffer(t testing.TB) string {
+	t.Helper()
+	bin, err := plainProgram()
+	must(t, err)
 	return bin
 }
 
@@ -89,6 +112,7 @@ func startEmulatorIn(t testing.TB, dialect, dir string) *emulator.Server {
 // mount is a mounted file system under test, served by a process of its own.
 type mount struct {
 	t   testing.TB
+	bin string // the program; set before start
 	dir string // the mount point
 	cmd *exec.Cmd
 	env []string
@@ -115,13 +139,17 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+// raceOptions make the race detector stop a program at the first race, and not
+// sleep for a second at every exit.
+const raceOptions = "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"
+
 // baseEnv is what every process under test gets besides the store's own
 // variables: nothing of the user's configuration.
 func baseEnv(t testing.TB) []string {
 	home := t.TempDir()
 	return []string{
 		"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + home, "XDG_RUNTIME_DIR=" + home,
-		"AWS_EC2_METADATA_DISABLED=true", "GORACE=halt_on_error=1 exitcode=66", "LC_ALL=C.UTF-8",
+		"AWS_EC2_METADATA_DISABLED=true", raceOptions, "LC_ALL=C.UTF-8",
 	}
 }
 
@@ -129,8 +157,14 @@ func baseEnv(t testing.TB) []string {
 // the source. The mount is ended when the test is.
 func mountStore(t testing.TB, storeEnv []string, args ...string) *mount {
 	t.Helper()
+	return mountWith(t, coffer(t), storeEnv, args...)
+}
+
+// mountWith is mountStore with a build of the program.
+func mountWith(t testing.TB, bin string, storeEnv []string, args ...string) *mount {
+	t.Helper()
 	needFUSE(t)
-	m := &mount{t: t, dir: filepath.Join(t.TempDir(), "mnt"), env: append(baseEnv(t), storeEnv...)}
+	m := &mount{t: t, bin: bin, dir: filepath.Join(t.TempDir(), "mnt"), env: append(baseEnv(t), storeEnv...)}
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +177,7 @@ func mountStore(t testing.TB, storeEnv []string, args ...string) *mount {
 func (m *mount) start(args ...string) {
 	m.t.Helper()
 	args = append([]string{"mount", "--foreground", "--log-level", "info"}, args...)
-	m.cmd = exec.Command(coffer(m.t), append(args, m.dir)...)
+	m.cmd = exec.Command(m.bin, append(args, m.dir)...)
 	m.cmd.Env = m.env
 	m.log = &syncBuffer{}
 	m.cmd.Stderr, m.cmd.Stdout = m.log, m.log

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -83,6 +84,7 @@ func (n *file) commit(ctx context.Context) error {
 // version and the metadata that it has.
 func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, error) {
 	c := &n.content
+	size, sent := n.currentSize(), c.streamed
 	if c.out == nil {
 		opts := n.createOptions(c.sizeHint())
 		out, err := n.bucket.Create(ctx, n.key(), opts)
@@ -91,22 +93,22 @@ func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, 
 		}
 		c.out, c.sentMeta = out, opts.Meta
 		if c.state == staged {
-			_, err = c.stage.WriteTo(ctx, out)
+			sent, err = c.stage.WriteTo(ctx, out)
 		} else {
+			sent = int64(len(c.head))
 			_, err = out.Write(c.head)
 		}
 		if err != nil {
 			return objstore.Object{}, nil, err
 		}
 	}
-	size := n.currentSize()
+	if sent != size {
+		return objstore.Object{}, nil, &objstore.Error{Op: "commit", Key: n.path(), Kind: objstore.Integrity,
+			Err: fmt.Errorf("%d bytes were sent of a file of %d", sent, size)}
+	}
 	done, err := c.out.Commit(ctx)
 	if err != nil {
 		return objstore.Object{}, nil, err
-	}
-	if done.SizeKnown && done.Size != size {
-		return objstore.Object{}, nil, &objstore.Error{Op: "commit", Key: n.path(), Kind: objstore.Integrity,
-			Err: errors.New("the stored object has another size than was written")}
 	}
 	done.Size, done.SizeKnown = size, true
 	c.out = nil
@@ -117,6 +119,7 @@ func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, 
 func (n *file) stored(done objstore.Object, sent map[string]string) {
 	parent, nm := n.parent()
 	base := n.content.base
+	parent.didChange(nm)
 	n.mu.Lock()
 	if done.Headers == (objstore.Headers{}) && base != nil {
 		done.Headers, done.StorageClass = base.Headers, base.StorageClass
@@ -131,7 +134,6 @@ func (n *file) stored(done objstore.Object, sent map[string]string) {
 	}
 	n.metaDirty = !maps.Equal(sent, n.meta)
 	n.mu.Unlock()
-	parent.didChange(nm)
 }
 
 // changeMeta changes the metadata: with the commit when one is to come, else
@@ -146,7 +148,11 @@ func (n *file) changeMeta(ctx context.Context, change func(map[string]string) er
 	}
 	n.mu.Lock()
 	meta := objstore.CloneMeta(n.meta)
+	nowhere := !n.inStore && !n.local && !n.gone
 	n.mu.Unlock()
+	if nowhere {
+		return objstore.NotExist // its only commit has failed
+	}
 	if err := change(meta); err != nil {
 		return err
 	}
@@ -176,12 +182,12 @@ func (n *file) storeMeta(ctx context.Context) error {
 	key := n.key()
 	done, err := n.bucket.Copy(ctx, key, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.CopyOptions{Meta: meta})
 	parent, nm := n.parent()
-	defer parent.didChange(nm)
+	parent.didChange(nm)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.metaDirty = false
-	n.version++
 	if err != nil {
+		n.version++
 		n.complete, n.meta, n.checked = false, nil, time.Time{}
 		return err
 	}

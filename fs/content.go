@@ -165,11 +165,10 @@ func (n *file) write(ctx context.Context, p []byte, off int64) error {
 			return err
 		}
 	}
-	if _, err := c.stage.WriteAt(p, off); err != nil {
-		return err
-	}
-	n.become(staged, end, true)
-	return nil
+	_, err := c.stage.WriteAt(p, off)
+	// After an error the size is that of what did fit.
+	n.become(staged, c.stage.Size(), true)
+	return err
 }
 
 // growHead makes room for m more bytes in head, within the byte budget that
@@ -293,9 +292,7 @@ func (n *file) readLocal(ctx context.Context, dest []byte, off int64) (got int, 
 		}
 		return copy(dest, c.head[off:]), true, nil
 	case streaming:
-		dctx, cancel := detached(ctx)
-		defer cancel()
-		if err := n.toStage(dctx); err != nil {
+		if err := n.toStage(context.WithoutCancel(ctx)); err != nil {
 			return 0, false, err
 		}
 	}
@@ -332,7 +329,11 @@ func (n *file) truncate(ctx context.Context, size int64) error {
 	if writers > 0 {
 		return nil
 	}
-	return n.commit(ctx)
+	err := n.commit(ctx)
+	n.mu.Lock()
+	n.failed = nil // there is no handle to be told again
+	n.mu.Unlock()
+	return err
 }
 
 // truncateAtOpen empties the file as part of the next commit: a program that
@@ -422,7 +423,9 @@ func (n *file) fail(err error) error {
 	n.metaDirty = false
 	n.checked = time.Time{}
 	n.complete = false
+	n.cached = "" // the kernel's pages are of what was not stored
 	n.mu.Unlock()
+	n.fsys.notes.contentChanged(n.EmbeddedInode())
 	dropped := n.discard()
 	n.become(clean, 0, false)
 	n.fsys.log.Error("data not stored; the program was told", "path", n.path(), "bytes", lost, "err", errors.Join(err, dropped))

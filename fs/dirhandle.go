@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"syscall"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -22,6 +23,11 @@ type dirHandle struct {
 
 	next func() (name, error, bool)
 	stop func()
+
+	// began is when the listing of the page before the present one can have
+	// been asked for, at the latest; see listedAt.
+	began, page time.Time
+	listed      int
 
 	err    error // what ended the listing
 	ended  bool
@@ -50,6 +56,8 @@ func (h *dirHandle) start() {
 		})
 	h.next, h.stop = iter.Pull2(listing)
 	h.err, h.ended, h.off = nil, false, 0
+	h.began, h.listed = time.Now(), 0
+	h.page = h.began
 	d.beginListing()
 	h.local, h.extras = map[string]bool{}, nil
 	for nm, ch := range d.Children() {
@@ -78,11 +86,21 @@ func (h *dirHandle) nextListed() bool {
 			}
 			h.local[n.name] = true
 		}
-		d.remember(n, h.since)
+		d.remember(n, h.since, h.listedAt())
 		h.last = n
 		return true
 	}
 	return false
+}
+
+// listedAt returns a time at which the store had not yet told the name that
+// is being listed. Pages of up to 1,000 names are asked for one page ahead,
+// so a name may be as old as the beginning of the page before it.
+func (h *dirHandle) listedAt() time.Time {
+	if h.listed++; h.listed%1000 == 0 {
+		h.began, h.page = h.page, time.Now()
+	}
+	return h.began
 }
 
 // Readdirent implements gofuse.FileReaddirenter.
@@ -145,36 +163,6 @@ func (h *dirHandle) ino(n name) uint64 {
 		key += "/"
 	}
 	return inoOf(h.dir.bucket.Name(), key)
-}
-
-// Lookup implements gofuse.FileLookuper, for the entry handed out last. What
-// is not known without a request goes out by name only, and the kernel asks
-// for it when somebody needs it: attributes are never guessed.
-func (h *dirHandle) Lookup(ctx context.Context, nm string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
-	d, n := h.dir, h.last
-	if n.name != nm {
-		return nil, syscall.EAGAIN
-	}
-	if f := d.liveFile(nm); f != nil && f.isLocal() {
-		f.fillEntry(out)
-		return f.EmbeddedInode(), 0
-	}
-	if d.isOutdated(nm, h.since) || d.isUnlinked(nm) {
-		return nil, syscall.EAGAIN
-	}
-	switch {
-	case n.isDir && !d.fsys.full():
-		return d.adopt(ctx, nm, finding{isDir: true}, out), 0
-	case n.isDir:
-		return nil, syscall.EAGAIN
-	case !d.fsys.full():
-		return d.adopt(ctx, nm, finding{obj: objstore.Object{Entry: n.entry}, hasObj: true}, out), 0
-	}
-	o, ok := d.fsys.heads.recall(d.bucket.Name(), n.entry)
-	if !ok {
-		return nil, syscall.EAGAIN
-	}
-	return d.adopt(ctx, nm, finding{obj: o, hasObj: true, complete: true}, out), 0
 }
 
 // Seekdir implements gofuse.FileSeekdirer. Offsets count entries, so going

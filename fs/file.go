@@ -51,10 +51,6 @@ type file struct {
 	gone             bool // unlinked, or replaced by a rename
 	// deferred tells that the object is deleted at the last close.
 	deferred bool
-	// carried tells that the object was copied to where it is now and its
-	// ETag may be another: the next answer of the store is not news of
-	// somebody else's change.
-	carried bool
 	// cached is the version that the kernel's pages are of.
 	cached objstore.ETag
 }
@@ -101,10 +97,17 @@ func (n *file) isStale() bool {
 	return n.stale
 }
 
-// learn takes over what the store says of the current version.
-func (n *file) learn(o objstore.Object, complete bool) {
+// ownChanges counts the changes that this mount made.
+func (n *file) ownChanges() uint64 {
 	n.mu.Lock()
-	changed := n.learnLocked(o, complete)
+	defer n.mu.Unlock()
+	return n.version
+}
+
+// learn takes over what the store says of the current version.
+func (n *file) learn(f finding) {
+	n.mu.Lock()
+	changed := n.learnLocked(f)
 	n.mu.Unlock()
 	if changed {
 		n.fsys.notes.contentChanged(n.EmbeddedInode())
@@ -113,11 +116,15 @@ func (n *file) learn(o objstore.Object, complete bool) {
 
 // learnLocked reports whether somebody else stored another version. While the
 // old one is open, the inode becomes stale.
-func (n *file) learnLocked(o objstore.Object, complete bool) (changed bool) {
-	if n.local || n.metaDirty || n.gone || n.stale {
+func (n *file) learnLocked(f finding) (changed bool) {
+	o, complete, at := f.obj, f.complete, f.at
+	if at.IsZero() {
+		at = time.Now()
+	}
+	if n.local || n.metaDirty || n.gone || n.stale || n.inStore && at.Before(n.checked) {
 		return false
 	}
-	if n.inStore && n.obj.ETag != o.ETag && !n.carried {
+	if n.inStore && n.obj.ETag != o.ETag {
 		changed = true
 		n.cached = ""
 		if n.handles > 0 {
@@ -125,21 +132,15 @@ func (n *file) learnLocked(o objstore.Object, complete bool) (changed bool) {
 			return true
 		}
 	}
-	if !complete && n.complete && !changed && !n.carried && sameVersion(o.Entry, n.obj) {
-		n.checked = time.Now()
+	if !complete && n.complete && !changed && sameVersion(o.Entry, n.obj) {
+		n.checked = at
 		return false
-	}
-	if n.carried {
-		if n.cached == n.obj.ETag {
-			n.cached = o.ETag
-		}
-		n.carried = false
 	}
 	n.obj, n.inStore, n.complete, n.meta = o, true, complete, nil
 	if complete {
 		n.meta = objstore.CloneMeta(o.Meta)
 	}
-	n.checked = time.Now()
+	n.checked = at
 	if !o.SizeKnown {
 		n.checked = time.Time{}
 	}
@@ -165,55 +166,72 @@ func (n *file) isFresh(age time.Duration) bool {
 // kernel looks a path up again when it gets ESTALE, and then finds that one.
 var errStale = &objstore.Error{Op: "open", Kind: objstore.Stale, Err: errors.New("another version was stored by somebody else")}
 
-// refresh asks the store for the current version. A file that somebody else
-// removed is NotExist, and Stale for who has it open.
-func (n *file) refresh(ctx context.Context) error {
+// refresh asks the store for the current version, and reports whether it is
+// another than was known. A file that somebody else removed is NotExist, and
+// Stale for who has it open.
+func (n *file) refresh(ctx context.Context) (changed bool, err error) {
 	for {
 		n.mu.Lock()
 		version, stale := n.version, n.stale
 		n.mu.Unlock()
 		if stale {
-			return errStale
+			return true, errStale
 		}
 		o, err := n.fsys.heads.ask(ctx, n.bucket, n.key())
 		n.mu.Lock()
 		if n.local || n.gone {
 			n.mu.Unlock()
-			return nil
+			return false, nil
 		}
 		if n.version != version && ctx.Err() == nil {
 			n.mu.Unlock()
 			continue
 		}
 		if err != nil {
-			if objstore.KindOf(err) == objstore.NotExist && n.handles > 0 {
+			missing := objstore.KindOf(err) == objstore.NotExist
+			if missing && n.handles > 0 {
 				n.stale = true
-				err = &objstore.Error{Op: "head", Key: n.bucket.Name(), Kind: objstore.Stale, Err: err}
+				err = errStale
 			}
 			n.mu.Unlock()
-			return err
+			if missing {
+				n.unlist()
+			}
+			return missing, err
 		}
-		changed, stale := n.learnLocked(o, true), n.stale
+		old := n.obj.ETag
+		changed = n.learnLocked(finding{obj: o, hasObj: true, complete: true})
+		stale = n.stale
 		n.mu.Unlock()
 		if changed {
 			n.fsys.notes.contentChanged(n.EmbeddedInode())
 		}
-		if stale {
-			return errStale
+		if old != o.ETag {
+			n.unlist()
 		}
-		return nil
+		if stale {
+			return true, errStale
+		}
+		return changed, nil
 	}
+}
+
+// unlist makes the directory forget what a listing told of the file.
+func (n *file) unlist() {
+	parent, nm := n.parent()
+	parent.unlist(nm)
 }
 
 // needComplete asks for metadata and encryption unless they are known.
 func (n *file) needComplete(ctx context.Context) error {
 	n.mu.Lock()
-	ok := n.complete && !n.carried || !n.inStore || n.gone
+	ok := n.complete || !n.inStore || n.gone
 	n.mu.Unlock()
 	if ok {
 		return nil
 	}
-	return n.refresh(ctx)
+	_, err := n.refresh(ctx)
+	return err
 }
 
 // fillEntry answers a lookup.
@@ -272,7 +290,7 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 	if !n.isFresh(n.fsys.cfg.MetadataTTL) {
 		q, end := question(ctx)
 		defer end()
-		if err := n.refresh(q); err != nil {
+		if _, err := n.refresh(q); err != nil {
 			return n.fsys.errno("getattr", n.path(), err)
 		}
 	}
@@ -281,7 +299,10 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 }
 
 // Setattr implements gofuse.NodeSetattrer.
-func (n *file) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if h, ok := fh.(*handle); ok && in.Valid&fuse.FATTR_SIZE != 0 {
+		h.wrote.Store(true)
+	}
 	if err := n.setattr(ctx, in); err != nil {
 		return n.fsys.errno("setattr", n.path(), err)
 	}
@@ -324,8 +345,14 @@ const revalidateAfter = time.Second
 func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) {
 	if !n.isFresh(min(revalidateAfter, n.fsys.cfg.MetadataTTL)) {
 		q, end := question(ctx)
-		err := n.refresh(q)
+		changed, err := n.refresh(q)
 		end()
+		if changed {
+			// The kernel has the attributes of what was there before, and
+			// would end a read, or place an append, by the old size. It
+			// looks the path up again.
+			return nil, 0, errStale
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -354,21 +381,19 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 		n.cached = n.obj.ETag
 	}
 	n.mu.Unlock()
-	return n.newHandle(ctx, flags), fuseFlags, nil
+	h := n.newHandle(ctx, flags)
+	h.wrote.Store(flags&syscall.O_TRUNC != 0)
+	return h, fuseFlags, nil
 }
 
 // change begins a change of the file: a context detached from the request,
 // and the gate of its directory entered. The caller calls leave.
 func (n *file) change(ctx context.Context) (dctx context.Context, leave func(), err error) {
-	dctx, cancel := detached(ctx)
+	dctx = context.WithoutCancel(ctx)
 	parent, _ := n.parent()
-	left, err := n.fsys.gate.enter(dctx, parent)
-	if err != nil {
-		cancel()
-		return nil, nil, err
-	}
-	return dctx, func() { left(); cancel() }, nil
+	leave, err = n.fsys.gate.enter(dctx, parent)
+	return dctx, leave, err
 }
 
 // OnForget implements gofuse.NodeOnForgetter.
-func (n *file) OnForget() { n.fsys.freeIno(n.StableAttr().Ino) }
+func (n *file) OnForget() { n.fsys.freeIno(n.EmbeddedInode()) }

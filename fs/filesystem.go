@@ -27,11 +27,14 @@ type filesystem struct {
 
 	mu      sync.Mutex
 	buckets map[string]objstore.Bucket
-	moved   map[uint64]bool // numbers of live inodes that left their key
-	lastIno uint64          // counter above the hashes
+	moved   map[uint64]*gofuse.Inode // live inodes that left their key, by number
+	lastIno uint64                   // counter above the hashes
 	dirty   map[*file]struct{}
 	lost    []error // what could not be committed after the last close
 	warned  map[string]bool
+	// attrs are the attributes of buckets and of the root of the mount, which
+	// no object keeps.
+	attrs   map[string]map[string]string
 	handles int // open files, of any kind
 }
 
@@ -42,10 +45,11 @@ func newFilesystem(cfg Config) *filesystem {
 		heads:   newHeads(),
 		notes:   newNotifier(),
 		buckets: map[string]objstore.Bucket{},
-		moved:   map[uint64]bool{},
+		moved:   map[uint64]*gofuse.Inode{},
 		lastIno: 1 << 63,
 		dirty:   map[*file]struct{}{},
 		warned:  map[string]bool{},
+		attrs:   map[string]map[string]string{},
 	}
 	f.gate = newGate(&f.tree)
 	return f
@@ -83,6 +87,7 @@ func (f *filesystem) bucket(ctx context.Context, name string) (objstore.Bucket, 
 func (f *filesystem) forgetBucket(name string) {
 	f.mu.Lock()
 	delete(f.buckets, name)
+	delete(f.attrs, name)
 	f.mu.Unlock()
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
 )
 
 // gateTree returns a gate and directories: a holds b, b holds c; x apart.
@@ -90,12 +92,23 @@ func TestInoIsStableAndUnique(t *testing.T) {
 	f := newFilesystem(Config{}.withDefaults())
 	defer f.close()
 	first := f.newIno("b", "k")
-	f.keepIno(first)
+	top := &gofuse.Inode{}
+	gofuse.NewNodeFS(top, &gofuse.Options{})
+	inode := func() *gofuse.Inode {
+		return top.NewInode(t.Context(), &gofuse.Inode{}, gofuse.StableAttr{Ino: first})
+	}
+	holder, other := inode(), inode()
+	f.keepIno(holder)
+	f.keepIno(other)
 	second := f.newIno("b", "k")
 	if second == first || second < 1<<63 {
 		t.Errorf("a new file got %d while another inode holds %d", second, first)
 	}
-	f.freeIno(first)
+	f.freeIno(other) // not the one that holds it
+	if f.newIno("b", "k") == first {
+		t.Error("the number was given back by an inode that does not hold it")
+	}
+	f.freeIno(holder)
 	if got := f.newIno("b", "k"); got != first {
 		t.Errorf("the number is not free again: %d, want %d", got, first)
 	}

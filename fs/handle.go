@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -16,6 +17,9 @@ type handle struct {
 	file   *file
 	writes bool
 	opener uint32 // process
+	// wrote tells that something was changed through this handle: a close
+	// of one that only could have leaves the others' work alone.
+	wrote atomic.Bool
 
 	mu     sync.Mutex
 	reader *cache.Reader // nil before the first read
@@ -65,7 +69,7 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 	n := h.file
 	for {
 		n.mu.Lock()
-		local, obj, stale, version, moved := n.local, n.obj, n.stale, n.version, n.carried && !n.gone
+		local, obj, stale, version := n.local, n.obj, n.stale, n.version
 		n.mu.Unlock()
 		if stale {
 			return nil, syscall.ESTALE
@@ -80,13 +84,16 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 			}
 			return fuse.ReadResultData(dest[:got]), 0
 		}
-		if moved {
-			if err := n.refresh(ctx); err != nil {
-				return nil, n.fsys.errno("read", n.path(), err)
-			}
-			continue
-		}
 		span, err := h.readerOf(obj, version).ReadAt(ctx, off, len(dest))
+		if err != nil && ctx.Err() != nil {
+			// A signal came; only one that kills ends a read.
+			q, end := question(ctx)
+			span, err = h.readerOf(obj, version).ReadAt(q, off, len(dest))
+			end()
+		}
+		if err != nil && n.ownChanges() != version {
+			continue // a commit or a rename of ours took the version away
+		}
 		if err != nil {
 			return nil, n.fsys.errno("read", n.path(), err)
 		}
@@ -123,6 +130,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	if n.isStale() {
 		return 0, syscall.ESTALE
 	}
+	h.wrote.Store(true)
 	dctx, leave, err := n.change(ctx)
 	if err == nil {
 		err = n.write(dctx, data, off)
@@ -146,6 +154,9 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	n := h.file
 	if !h.writes {
 		return 0
+	}
+	if !h.wrote.Load() {
+		return n.stickyErrno()
 	}
 	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != h.opener && processOf(caller.Pid) != h.opener {
 		return n.stickyErrno()
@@ -209,6 +220,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	if mode&keepSize != 0 {
 		return 0
 	}
+	h.wrote.Store(true)
 	dctx, leave, err := h.file.change(ctx)
 	if err == nil {
 		err = h.file.growTo(dctx, int64(off+size))

@@ -3,6 +3,8 @@ package fs
 import (
 	"crypto/sha256"
 	"encoding/binary"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
 )
 
 // inoOf returns the inode number of an object at first sight: 63 bits of
@@ -25,23 +27,34 @@ func (f *filesystem) newIno(bucket, key string) uint64 {
 	ino := inoOf(bucket, key)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.moved[ino] {
+	if f.moved[ino] == nil {
 		return ino
 	}
 	f.lastIno++
 	return f.lastIno
 }
 
-// keepIno marks the number of a live inode that leaves its key.
-func (f *filesystem) keepIno(ino uint64) {
+// keepIno marks the number of an inode that leaves its key while the kernel
+// still knows it; nil is no inode.
+func (f *filesystem) keepIno(inode *gofuse.Inode) {
+	if inode == nil {
+		return
+	}
+	ino := inode.StableAttr().Ino
 	f.mu.Lock()
-	f.moved[ino] = true
+	if f.moved[ino] == nil {
+		f.moved[ino] = inode
+	}
 	f.mu.Unlock()
 }
 
-// freeIno gives back the number of an inode that the kernel forgot.
-func (f *filesystem) freeIno(ino uint64) {
+// freeIno gives back the number of an inode that the kernel forgot, if it was
+// the one that kept it.
+func (f *filesystem) freeIno(inode *gofuse.Inode) {
+	ino := inode.StableAttr().Ino
 	f.mu.Lock()
-	delete(f.moved, ino)
+	if f.moved[ino] == inode {
+		delete(f.moved, ino)
+	}
 	f.mu.Unlock()
 }

@@ -12,18 +12,10 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// changeTimeout bounds an operation that changes something, questionTimeout
-// one that asks; the store's own deadlines are shorter or equal.
-const (
-	changeTimeout   = 15 * time.Minute
-	questionTimeout = 5 * time.Minute
-)
-
-// detached returns a context for work that must not stop half-way because
-// the caller got a signal.
-func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
-}
+// questionTimeout bounds an operation that asks. One that changes something
+// has no deadline of its own: each of its requests has one, and how many
+// there are depends on how much there is to move.
+const questionTimeout = 5 * time.Minute
 
 // question returns a context that ends when the caller is being killed. The
 // kernel reports every signal the same way, and only once a request: a Go

@@ -90,7 +90,12 @@ func options(cfg Config) *gofuse.Options {
 			Logger:                   slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 			// O_TRUNC belongs to the commit: a setattr before the open would
 			// publish an empty object in the middle of every overwrite.
-			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO,
+			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,
+			// Names and attributes apart: a lookup after a listing is answered
+			// from memory. With READDIRPLUS_AUTO the kernel changes between
+			// the two formats, and go-fuse loses names when a page that was
+			// read in one and consumed in part is read again in the other.
+			DisableReadDirPlus: true,
 		},
 		// Mode 0000 means 0000.
 		NullPermissions: true,
@@ -132,9 +137,10 @@ func (m *Mounted) Flush(ctx context.Context) []error {
 	g.SetLimit(8)
 	for _, n := range m.fsys.dirtyFiles() {
 		g.Go(func() error {
-			dctx, leave, err := n.change(ctx)
+			parent, _ := n.parent()
+			leave, err := m.fsys.gate.enter(ctx, parent)
 			if err == nil {
-				err = n.commitNow(dctx)
+				err = n.commitNow(ctx)
 				leave()
 			}
 			if err != nil {

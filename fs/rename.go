@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,9 +31,7 @@ func (d *dir) Rename(ctx context.Context, nm string, newParent gofuse.InodeEmbed
 	if flags&^renameNoReplace != 0 {
 		return syscall.EINVAL
 	}
-	dctx, cancel := detached(ctx)
-	defer cancel()
-	if err := d.rename(dctx, nm, to, newName, flags); err != nil {
+	if err := d.rename(context.WithoutCancel(ctx), nm, to, newName, flags); err != nil {
 		return d.fsys.errno("rename", path(d.bucket, d.prefix()+nm), err)
 	}
 	return 0
@@ -42,13 +41,7 @@ func (d *dir) rename(ctx context.Context, nm string, to *dir, newName string, fl
 	if d == to && nm == newName {
 		return nil
 	}
-	if err := checkKey(to.prefix() + newName); err != nil {
-		return err
-	}
-	if err := to.fsys.protected(ctx, to.bucket, to.prefix()+newName); err != nil {
-		return err
-	}
-	if flags&renameNoReplace != 0 {
+	if flags&renameNoReplace != 0 && !to.isUnlinked(newName) {
 		if n := to.liveFile(newName); n != nil && n.isLocal() {
 			return objstore.Exist
 		}
@@ -62,102 +55,137 @@ func (d *dir) rename(ctx context.Context, nm string, to *dir, newName string, fl
 	if ch == nil {
 		return errStale // the kernel looked it up before, and does so again
 	}
-	switch n := ch.Operations().(type) {
-	case *file:
-		return n.renameTo(ctx, d, nm, to, newName)
-	case *symlink:
-		return n.renameTo(ctx, d, nm, to, newName)
-	case *dir:
-		return n.renameTo(ctx, d, nm, to, newName)
+	if sub, ok := ch.Operations().(*dir); ok {
+		return sub.renameTo(ctx, d, nm, to, newName)
 	}
-	return syscall.EINVAL
+	return d.renameFile(ctx, ch, nm, to, newName)
 }
 
-// replacing prepares the target of a file's rename: a name that still lies
-// there unlinked is cleared, and the file that it names loses it afterwards.
-func (d *dir) replacing(ctx context.Context, nm string) (target *gofuse.Inode, err error) {
-	if err := d.clearUnlinked(ctx, nm); err != nil {
-		return nil, err
-	}
-	target = d.live(nm)
-	if target != nil && target.IsDir() {
-		return nil, syscall.EISDIR
-	}
-	return target, nil
-}
-
-// lose makes the inode that a rename replaced one without a name.
-func (f *filesystem) lose(ctx context.Context, target *gofuse.Inode) {
-	if target == nil {
-		return
-	}
-	f.keepIno(target.StableAttr().Ino)
-	if n, ok := target.Operations().(*file); ok {
-		n.replaced(ctx)
-	}
-}
-
-// renameTo moves a file. What the store does not have of it is committed
-// first; handles stay good and follow to the new key.
-func (n *file) renameTo(ctx context.Context, d *dir, nm string, to *dir, newName string) error {
-	leave, err := n.fsys.gate.enter(ctx, d, to)
+// renameFile moves a file or a symbolic link. What the store does not have of
+// it is committed first; handles stay good and follow to the new key. Nobody
+// can write to the file, nor to the one that it replaces, before it is over.
+func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *dir, newName string) error {
+	leave, err := d.fsys.gate.enter(ctx, d, to)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	target, err := to.replacing(ctx, newName)
+	oldKey, newKey := d.prefix()+nm, to.prefix()+newName
+	if err := to.prepare(ctx, newName, newKey); err != nil {
+		return err
+	}
+	target := to.live(newName)
+	if target != nil && target.IsDir() {
+		return syscall.EISDIR
+	}
+	release, err := takeTurns(ctx, ch, target)
 	if err != nil {
 		return err
+	}
+	defer release()
+	src := objstore.Ref{Key: oldKey}
+	n, isFile := ch.Operations().(*file)
+	if isFile {
+		if src.ETag, err = n.settle(ctx); err != nil {
+			return err
+		}
 	}
 	d.keepAlive(ctx)
-	done, err := n.copyTo(ctx, to.prefix()+newName, func(done objstore.Object) {
-		n.fsys.tree.Lock()
-		n.place = place{to, newName}
-		n.fsys.tree.Unlock()
-	})
+	defer func() {
+		d.didChange(nm)
+		to.didChange(newName)
+	}()
+	done, err := d.bucket.Copy(ctx, newKey, src, objstore.CopyOptions{})
 	if err != nil {
 		return err
 	}
-	_ = done
-	n.fsys.keepIno(n.StableAttr().Ino)
-	n.fsys.lose(ctx, target)
-	err = d.deleteKeys(ctx, d.prefix()+nm)
-	d.didChange(nm)
-	to.didChange(newName)
-	return err
+	if err := d.deleteKeys(ctx, oldKey); err != nil {
+		// Both are there, and the file stays what it was. Where the copy
+		// replaced nothing it goes again.
+		if target == nil {
+			return errors.Join(err, d.deleteKeys(context.WithoutCancel(ctx), newKey))
+		}
+		if old, ok := target.Operations().(*file); ok {
+			old.mu.Lock()
+			old.stale = true
+			old.mu.Unlock()
+		}
+		return err
+	}
+	d.fsys.heads.forget(d.bucket.Name(), newKey)
+	d.fsys.keepIno(ch)
+	d.fsys.lose(target)
+	d.fsys.tree.Lock()
+	if isFile {
+		n.place = place{to, newName}
+	} else if l, ok := ch.Operations().(*symlink); ok {
+		l.place = place{to, newName}
+	}
+	d.fsys.tree.Unlock()
+	switch n := ch.Operations().(type) {
+	case *file:
+		n.mu.Lock()
+		n.carryLocked(done)
+		n.mu.Unlock()
+	case *symlink:
+		n.mu.Lock()
+		n.obj.ETag = done.ETag
+		n.mu.Unlock()
+	}
+	return nil
 }
 
-// copyTo copies the committed file to another key; switched is called while
-// no write can come between.
-func (n *file) copyTo(ctx context.Context, key string, switched func(objstore.Object)) (objstore.Object, error) {
-	if err := n.turn.take(ctx); err != nil {
-		return objstore.Object{}, err
+// takeTurns takes the turns of those of the inodes that are files. It is the
+// only place where two are taken, and takes them in the order of their
+// numbers.
+func takeTurns(ctx context.Context, inodes ...*gofuse.Inode) (release func(), err error) {
+	var files []*file
+	for _, i := range inodes {
+		if i != nil {
+			if n, ok := i.Operations().(*file); ok {
+				files = append(files, n)
+			}
+		}
 	}
-	defer n.turn.release()
+	slices.SortFunc(files, func(a, b *file) int {
+		if a.StableAttr().Ino < b.StableAttr().Ino {
+			return -1
+		}
+		return 1
+	})
+	for i, n := range files {
+		if err := n.turn.take(ctx); err != nil {
+			for _, held := range files[:i] {
+				held.turn.release()
+			}
+			return nil, err
+		}
+	}
+	return func() {
+		for _, n := range files {
+			n.turn.release()
+		}
+	}, nil
+}
+
+// settle commits bytes and attributes, and returns the version that the store
+// then has. The caller has the turn.
+func (n *file) settle(ctx context.Context) (objstore.ETag, error) {
 	if err := n.commit(ctx); err != nil {
-		return objstore.Object{}, err
+		return "", err
 	}
 	if err := n.storeMeta(ctx); err != nil {
-		return objstore.Object{}, err
+		return "", err
 	}
-	n.mu.Lock()
-	obj := n.obj
-	n.mu.Unlock()
-	done, err := n.bucket.Copy(ctx, key, objstore.Ref{Key: n.key(), ETag: obj.ETag}, objstore.CopyOptions{})
-	if err != nil {
-		return objstore.Object{}, err
-	}
-	switched(done)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.version++
-	n.carryLocked(done)
-	return done, nil
+	return n.obj.ETag, nil
 }
 
 // carryLocked takes over the version that a copy of the file made: the bytes
 // and the metadata are the same.
 func (n *file) carryLocked(done objstore.Object) {
+	n.version++
 	done.Size, done.SizeKnown = n.obj.Size, true
 	if done.Headers == (objstore.Headers{}) {
 		done.Headers = n.obj.Headers
@@ -175,92 +203,65 @@ func (n *file) carryLocked(done objstore.Object) {
 	}
 }
 
-// renameTo moves a symbolic link.
-func (l *symlink) renameTo(ctx context.Context, d *dir, nm string, to *dir, newName string) error {
-	leave, err := l.fsys.gate.enter(ctx, d, to)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	target, err := to.replacing(ctx, newName)
-	if err != nil {
-		return err
-	}
-	d.keepAlive(ctx)
-	done, err := d.bucket.Copy(ctx, to.prefix()+newName, objstore.Ref{Key: d.prefix() + nm}, objstore.CopyOptions{})
-	if err != nil {
-		return err
-	}
-	l.fsys.tree.Lock()
-	l.place = place{to, newName}
-	l.fsys.tree.Unlock()
-	l.mu.Lock()
-	l.obj.ETag = done.ETag
-	l.mu.Unlock()
-	l.fsys.keepIno(l.StableAttr().Ino)
-	l.fsys.lose(ctx, target)
-	err = d.deleteKeys(ctx, d.prefix()+nm)
-	d.didChange(nm)
-	to.didChange(newName)
-	return err
-}
-
 // renameTo moves a directory: all objects are copied before the first is
 // deleted, so that a failure in between loses nothing; the copies that were
-// made are then removed again.
+// made are then removed again. The gate keeps every change below out.
 func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newName string) error {
-	if err := to.clearUnlinked(ctx, newName); err != nil {
-		return err
-	}
+	from, dest := d.prefix()+nm+"/", to.prefix()+newName+"/"
 	target := to.live(newName)
 	if target != nil && !target.IsDir() {
 		return syscall.ENOTDIR
 	}
-	done, err := d.fsys.gate.move(ctx, sub, d, to)
+	leave, err := d.fsys.gate.move(ctx, sub, d, to)
 	if err != nil {
 		return err
 	}
-	defer done()
-	if err := sub.clearAllUnlinked(ctx); err != nil {
+	defer leave()
+	if err := to.prepare(ctx, newName, dest); err != nil {
 		return err
 	}
-	if err := sub.commitAll(ctx); err != nil {
+	replaces, err := to.emptied(ctx, newName)
+	if err != nil {
 		return err
 	}
-	from, dest := d.prefix()+nm+"/", to.prefix()+newName+"/"
-	for e, err := range to.bucket.List(ctx, objstore.Query{Prefix: dest, Limit: 2}) {
-		if err != nil {
-			return err
-		}
-		if e.Key != dest {
-			return objstore.NotEmpty
-		}
+	if err := sub.settleAll(ctx); err != nil {
+		return err
 	}
 	d.keepAlive(ctx)
-	keys, copied, err := sub.copyAll(ctx, from, dest)
-	if err != nil {
-		return errors.Join(err, to.deleteMany(ctx, copied))
+	defer func() {
+		d.didChange(nm)
+		to.didChange(newName)
+	}()
+	m := move{bucket: d.bucket, from: from, dest: dest, live: map[string]*file{}, made: map[*file]objstore.Object{}}
+	sub.liveFiles(m.live)
+	if err := m.copyAll(ctx); err != nil {
+		// Not with ctx: what was begun is cleaned up whatever ended it.
+		return errors.Join(err, m.undo(context.WithoutCancel(ctx), d, replaces))
+	}
+	if err := d.deleteMany(ctx, m.keys); err != nil {
+		return err // some are there twice, none is lost
 	}
 	d.fsys.tree.Lock()
 	sub.place = place{to, newName}
 	d.fsys.tree.Unlock()
-	sub.moved()
-	d.fsys.lose(ctx, target)
-	err = d.deleteMany(ctx, keys)
-	d.didChange(nm)
-	to.didChange(newName)
-	return err
+	sub.moved(m.made)
+	d.fsys.lose(target)
+	return nil
 }
 
-// commitAll commits every file below d.
-func (d *dir) commitAll(ctx context.Context) error {
+// settleAll commits every file below d, and ends the files that are unlinked
+// and still open: what they left does not move along.
+func (d *dir) settleAll(ctx context.Context) error {
+	if err := d.clearAllUnlinked(ctx); err != nil {
+		return err
+	}
 	for _, ch := range d.Children() {
 		var err error
 		switch n := ch.Operations().(type) {
 		case *file:
 			err = n.commitNow(ctx)
 		case *dir:
-			err = n.commitAll(ctx)
+			err = n.settleAll(ctx)
 		}
 		if err != nil {
 			return err
@@ -269,39 +270,94 @@ func (d *dir) commitAll(ctx context.Context) error {
 	return nil
 }
 
-// copyAll copies the objects below from to below dest. It returns the keys
-// that it met and the copies that it made, those before an error included.
-func (d *dir) copyAll(ctx context.Context, from, dest string) (keys, copied []string, err error) {
+// liveFiles adds the files below d that the kernel knows, by key.
+func (d *dir) liveFiles(m map[string]*file) {
+	for _, ch := range d.Children() {
+		switch n := ch.Operations().(type) {
+		case *file:
+			m[n.key()] = n
+		case *dir:
+			n.liveFiles(m)
+		}
+	}
+}
+
+// move is the rename of a directory's objects.
+type move struct {
+	bucket     objstore.Bucket
+	from, dest string
+	keys       []string         // below from, but for the marker last
+	live       map[string]*file // by key
+	made       map[*file]objstore.Object
+}
+
+// copyAll copies the objects below from to below dest, the marker last.
+func (m *move) copyAll(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(copiesInFlight)
-	for e, listErr := range d.bucket.List(gctx, objstore.Query{Prefix: from}) {
-		if listErr != nil {
-			err = listErr
+	type result struct {
+		n    *file
+		done objstore.Object
+	}
+	results := make(chan result, len(m.live))
+	var stop error
+	marker := false
+	for e, err := range m.bucket.List(gctx, objstore.Query{Prefix: m.from}) {
+		if err != nil {
+			stop = err
 			break
 		}
-		key := dest + e.Key[len(from):]
-		if err = checkKey(key); err != nil || gctx.Err() != nil {
+		if e.Key == m.from {
+			marker = true
+			continue
+		}
+		key := m.dest + e.Key[len(m.from):]
+		if stop = checkKey(key); stop != nil || gctx.Err() != nil {
 			break
 		}
-		keys = append(keys, e.Key)
-		copied = append(copied, key)
+		m.keys = append(m.keys, e.Key)
 		g.Go(func() error {
-			_, err := d.bucket.Copy(gctx, key, objstore.Ref{Key: e.Key, ETag: e.ETag}, objstore.CopyOptions{})
+			done, err := m.bucket.Copy(gctx, key, objstore.Ref{Key: e.Key, ETag: e.ETag}, objstore.CopyOptions{})
+			if n := m.live[e.Key]; err == nil && n != nil {
+				results <- result{n, done}
+			}
 			return err
 		})
 	}
-	if copyErr := g.Wait(); copyErr != nil {
-		err = copyErr // what ended the listing, if it was ended by that
+	if err := g.Wait(); err != nil {
+		return err // what ended the listing, if it was ended by that
 	}
-	return keys, copied, err
+	if stop != nil {
+		return stop
+	}
+	close(results)
+	for r := range results {
+		m.made[r.n] = r.done
+	}
+	if marker {
+		m.keys = append(m.keys, m.from)
+		_, err := m.bucket.Copy(ctx, m.dest, objstore.Ref{Key: m.from}, objstore.CopyOptions{})
+		return err
+	}
+	return nil
+}
+
+// undo removes the copies. The marker of a directory that was there before
+// stays.
+func (m *move) undo(ctx context.Context, d *dir, replaces bool) error {
+	copies := make([]string, 0, len(m.keys))
+	for _, k := range m.keys {
+		if k != m.from || !replaces {
+			copies = append(copies, m.dest+k[len(m.from):])
+		}
+	}
+	return d.deleteMany(ctx, copies)
 }
 
 // deleteMany removes keys, all of them even when some fail.
 func (d *dir) deleteMany(ctx context.Context, keys []string) error {
 	var first error
-	for len(keys) > 0 {
-		batch := keys[:min(len(keys), deleteBatch)]
-		keys = keys[len(batch):]
+	for batch := range slices.Chunk(keys, deleteBatch) {
 		if err := d.deleteKeys(ctx, batch...); err != nil && first == nil {
 			first = err
 		}
@@ -309,26 +365,26 @@ func (d *dir) deleteMany(ctx context.Context, keys []string) error {
 	return first
 }
 
-// moved tells every inode below d that its key is another: handles follow,
-// numbers stay, and the store is asked anew.
-func (d *dir) moved() {
-	d.fsys.keepIno(d.StableAttr().Ino)
-	d.mu.Lock()
-	d.listed = nil
-	d.mu.Unlock()
+// moved tells every inode below d that its key is another: handles follow to
+// the copies that were made, numbers stay.
+func (d *dir) moved(made map[*file]objstore.Object) {
+	d.fsys.keepIno(d.EmbeddedInode())
+	d.beginListing()
 	for _, ch := range d.Children() {
 		switch n := ch.Operations().(type) {
 		case *file:
-			d.fsys.keepIno(ch.StableAttr().Ino)
+			d.fsys.keepIno(ch)
 			n.mu.Lock()
-			n.version++
-			n.checked = time.Time{}
-			n.carried = true
+			if done, ok := made[n]; ok {
+				n.carryLocked(done)
+			} else {
+				n.stale = true // it was looked up while its directory moved
+			}
 			n.mu.Unlock()
 		case *symlink:
-			d.fsys.keepIno(ch.StableAttr().Ino)
+			d.fsys.keepIno(ch)
 		case *dir:
-			n.moved()
+			n.moved(made)
 		}
 	}
 }

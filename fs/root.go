@@ -66,6 +66,7 @@ func (r *root) adopt(ctx context.Context, nm string, b objstore.Bucket, out *fus
 	if d == nil {
 		d = r.fsys.newDir(b, place{nil, nm}, "")
 		d.modified = r.born
+		r.fsys.keepIno(ch)
 		ch = r.NewInode(ctx, d, gofuse.StableAttr{Mode: syscall.S_IFDIR, Ino: r.fsys.newIno(nm, "")})
 	}
 	d.fillAttr(&out.Attr)
@@ -75,8 +76,7 @@ func (r *root) adopt(ctx context.Context, nm string, b objstore.Bucket, out *fus
 
 // Mkdir implements gofuse.NodeMkdirer: a new bucket, encrypted and proved so.
 func (r *root) Mkdir(ctx context.Context, nm string, _ uint32, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
-	dctx, cancel := detached(ctx)
-	defer cancel()
+	dctx := context.WithoutCancel(ctx)
 	r.fsys.forgetBucket(nm)
 	enc, err := r.fsys.cfg.Store.CreateBucket(dctx, nm, objstore.CreateBucketOptions{AllowUnencrypted: r.fsys.cfg.AllowUnencrypted})
 	if err != nil {
@@ -97,9 +97,7 @@ func (r *root) Rmdir(ctx context.Context, nm string) syscall.Errno {
 			return syscall.ENOTEMPTY
 		}
 	}
-	dctx, cancel := detached(ctx)
-	defer cancel()
-	if err := r.fsys.cfg.Store.DeleteBucket(dctx, nm); err != nil {
+	if err := r.fsys.cfg.Store.DeleteBucket(context.WithoutCancel(ctx), nm); err != nil {
 		return r.fsys.errno("rmdir", nm, err)
 	}
 	r.fsys.forgetBucket(nm)
@@ -172,8 +170,7 @@ func (r *root) OpendirHandle(ctx context.Context, _ uint32) (gofuse.FileHandle, 
 	return &rootHandle{entries: entries}, 0, 0
 }
 
-// rootHandle is the open directory of buckets. It has no Lookup: every bucket
-// would be asked for, and one of somebody else's would fail.
+// rootHandle is the open directory of buckets.
 type rootHandle struct {
 	entries []fuse.DirEntry
 	next    int
@@ -197,9 +194,4 @@ func (h *rootHandle) Seekdir(_ context.Context, off uint64) syscall.Errno {
 	}
 	h.next = int(off)
 	return 0
-}
-
-// Lookup implements gofuse.FileLookuper: names go out without attributes.
-func (h *rootHandle) Lookup(context.Context, string, *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
-	return nil, syscall.EAGAIN
 }

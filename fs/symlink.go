@@ -29,6 +29,18 @@ type symlink struct {
 	obj objstore.Object
 }
 
+// learn takes over what the store says, and reports false when it is another
+// link: one with another target.
+func (l *symlink) learn(o objstore.Object) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.obj.ETag != o.ETag {
+		return false
+	}
+	l.obj = o
+	return true
+}
+
 // object returns the stored link.
 func (l *symlink) object() objstore.Object {
 	l.mu.Lock()
@@ -160,17 +172,11 @@ func (d *dir) Symlink(ctx context.Context, target, nm string, out *fuse.EntryOut
 	l := &symlink{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: obj}
 	l.fillAttr(&out.Attr)
 	d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
-	return d.NewInode(ctx, l, gofuse.StableAttr{Mode: syscall.S_IFLNK, Ino: d.fsys.newIno(d.bucket.Name(), key)}), 0
+	return d.newInode(ctx, nm, l, syscall.S_IFLNK), 0
 }
 
 func (d *dir) putSymlink(ctx context.Context, key, target string, meta map[string]string) (objstore.Object, error) {
-	if err := checkKey(key); err != nil {
-		return objstore.Object{}, err
-	}
-	if err := d.fsys.protected(ctx, d.bucket, key); err != nil {
-		return objstore.Object{}, err
-	}
-	if err := d.clearUnlinked(ctx, key[len(d.prefix()):]); err != nil {
+	if err := d.prepare(ctx, key[len(d.prefix()):], key); err != nil {
 		return objstore.Object{}, err
 	}
 	return putObject(ctx, d.bucket, key, []byte(target), objstore.CreateOptions{
@@ -179,4 +185,4 @@ func (d *dir) putSymlink(ctx context.Context, key, target string, meta map[strin
 }
 
 // OnForget implements gofuse.NodeOnForgetter.
-func (l *symlink) OnForget() { l.fsys.freeIno(l.StableAttr().Ino) }
+func (l *symlink) OnForget() { l.fsys.freeIno(l.EmbeddedInode()) }

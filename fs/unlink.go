@@ -2,11 +2,30 @@ package fs
 
 import (
 	"context"
+	"strings"
 	"syscall"
 	"time"
 
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+
 	"coffer/objstore"
 )
+
+// unlinkedName is a name that was unlinked here while its file was open. The
+// name is hidden; its object is deleted after the last close, or when the name
+// is used again.
+type unlinkedName struct {
+	owner *file
+	// deleting is closed when the DELETE under way has ended, nil before.
+	deleting chan struct{}
+}
+
+// isUnlinked reports whether name was unlinked here while it is still open.
+func (d *dir) isUnlinked(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.unlinked[name] != nil
+}
 
 // Unlink implements gofuse.NodeUnlinker. The name is gone at once. The bytes
 // of a file that is still open stay readable on this mount: its object is
@@ -21,44 +40,71 @@ func (d *dir) Unlink(ctx context.Context, nm string) syscall.Errno {
 	d.keepAlive(dctx)
 	n := d.liveFile(nm)
 	if n == nil {
-		err := d.deleteKeys(dctx, key)
-		d.didChange(nm)
-		return d.fsys.errno("unlink", path(d.bucket, key), err)
+		err = d.deleteKeys(dctx, key)
+	} else {
+		err = n.unlink(dctx, d, nm)
 	}
-	if err := n.turn.take(dctx); err != nil {
-		return toErrno(err)
-	}
-	defer n.turn.release()
-	n.mu.Lock()
-	open, inStore := n.handles > 0, n.inStore
-	n.mu.Unlock()
-	if !open && inStore {
-		if err := d.deleteKeys(dctx, key); err != nil {
-			return d.fsys.errno("unlink", path(d.bucket, key), err)
-		}
-	}
-	d.fsys.keepIno(n.StableAttr().Ino)
-	n.mu.Lock()
-	n.gone = true
-	n.deferred = open && inStore
-	n.version++
-	n.mu.Unlock()
-	switch {
-	case open && inStore:
-		d.mu.Lock()
-		if d.unlinked == nil {
-			d.unlinked = map[string]int{}
-		}
-		d.unlinked[nm]++
-		d.mu.Unlock()
-	case !open:
-		if err := n.discard(); err != nil {
-			d.fsys.log.Warn("scratch not freed", "path", path(d.bucket, key), "err", err)
-		}
-		n.become(clean, 0, false)
+	if err == nil {
+		d.fsys.keepIno(d.GetChild(nm))
 	}
 	d.didChange(nm)
-	return 0
+	return d.fsys.errno("unlink", path(d.bucket, key), err)
+}
+
+func (n *file) unlink(ctx context.Context, d *dir, nm string) error {
+	if err := n.turn.take(ctx); err != nil {
+		return err
+	}
+	defer n.turn.release()
+	// The name is hidden before it is known whether it has to be: a close that
+	// runs at the same time must find one or the other.
+	d.mu.Lock()
+	if d.unlinked == nil {
+		d.unlinked = map[string]*unlinkedName{}
+	}
+	d.unlinked[nm] = &unlinkedName{owner: n}
+	d.mu.Unlock()
+	n.mu.Lock()
+	open, inStore := n.handles > 0, n.inStore
+	if open {
+		n.gone = true
+		n.deferred = inStore
+		n.version++
+	}
+	n.mu.Unlock()
+	if open && inStore {
+		return nil
+	}
+	defer d.forgetUnlinked(nm)
+	if open {
+		return nil // nothing is in the store, and nothing will be
+	}
+	if inStore {
+		if err := d.deleteKeys(ctx, d.prefix()+nm); err != nil {
+			return err
+		}
+	}
+	n.mu.Lock()
+	n.gone = true
+	n.version++
+	n.mu.Unlock()
+	n.drop()
+	return nil
+}
+
+// drop frees the local bytes of a file that lost its name; the caller has the
+// turn.
+func (n *file) drop() {
+	if err := n.discard(); err != nil {
+		n.fsys.log.Warn("scratch not freed", "path", n.path(), "err", err)
+	}
+	n.become(clean, 0, false)
+}
+
+func (d *dir) forgetUnlinked(nm string) {
+	d.mu.Lock()
+	delete(d.unlinked, nm)
+	d.mu.Unlock()
 }
 
 // deleteKeys removes objects; the first error is returned.
@@ -78,105 +124,79 @@ func (d *dir) deleteKeys(ctx context.Context, keys ...string) error {
 // removeUnlinked ends a file without a name after its last close.
 func (n *file) removeUnlinked(ctx context.Context) {
 	dctx, leave, err := n.change(ctx)
-	if err != nil {
-		return
+	if err == nil {
+		defer leave()
+		err = n.turn.take(dctx)
 	}
-	defer leave()
-	if err := n.turn.take(dctx); err != nil {
+	if err != nil {
+		n.fsys.addLost(err)
 		return
 	}
 	defer n.turn.release()
-	if err := n.discard(); err != nil {
-		n.fsys.log.Warn("scratch not freed", "path", n.path(), "err", err)
-	}
-	n.become(clean, 0, false)
-	parent, nm := n.parent()
+	n.drop()
 	n.mu.Lock()
 	deferred := n.deferred
 	n.deferred = false
 	n.mu.Unlock()
-	if !deferred || !parent.takeUnlinked(nm) {
-		return // nothing is left in the store, or the name was given to another file
+	if !deferred {
+		return
 	}
-	if err := parent.deleteKeys(dctx, n.key()); err != nil {
+	parent, nm := n.parent()
+	if err := parent.deleteUnlinked(dctx, nm, n); err != nil {
 		n.fsys.errno("unlink", n.path(), err)
 		n.fsys.addLost(err)
+		parent.forgetUnlinked(nm) // it is there, and shows again
 	}
 	parent.didChange(nm)
 }
 
-// takeUnlinked ends the wait of one unlinked name; false when there is none.
-func (d *dir) takeUnlinked(nm string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.unlinked[nm] == 0 {
-		return false
-	}
-	if d.unlinked[nm]--; d.unlinked[nm] == 0 {
-		delete(d.unlinked, nm)
-	}
-	return true
-}
-
 // clearUnlinked deletes the object that still lies under a name, because the
-// name is about to be used again.
+// name is about to be used again. Who has the file open can no longer read
+// what is not cached.
 func (d *dir) clearUnlinked(ctx context.Context, nm string) error {
-	d.mu.Lock()
-	waiting := d.unlinked[nm] > 0
-	delete(d.unlinked, nm)
-	d.mu.Unlock()
-	if !waiting {
+	if !d.isUnlinked(nm) {
 		return nil
 	}
-	defer d.didChange(nm)
-	return d.deleteKeys(ctx, d.prefix()+nm)
-}
-
-// Rmdir implements gofuse.NodeRmdirer.
-func (d *dir) Rmdir(ctx context.Context, nm string) syscall.Errno {
-	dctx, leave, err := d.change(ctx)
-	if err != nil {
-		return toErrno(err)
-	}
-	defer leave()
-	key := d.prefix() + nm + "/"
-	if ch := d.live(nm); ch != nil {
-		if sub, ok := ch.Operations().(*dir); ok {
-			if sub.hasLocal() {
-				return syscall.ENOTEMPTY
-			}
-			if err := sub.clearAllUnlinked(dctx); err != nil {
-				return d.fsys.errno("rmdir", path(d.bucket, key), err)
-			}
-		}
-	}
-	if err := d.removeEmpty(dctx, key); err != nil {
-		return d.fsys.errno("rmdir", path(d.bucket, key), err)
-	}
-	if ch := d.live(nm); ch != nil {
-		d.fsys.keepIno(ch.StableAttr().Ino)
-	}
+	err := d.deleteUnlinked(ctx, nm, nil)
 	d.didChange(nm)
-	return 0
+	return err
 }
 
-// removeEmpty removes the marker key of a directory that holds nothing else.
-func (d *dir) removeEmpty(ctx context.Context, key string) error {
-	marker := false
-	for e, err := range d.bucket.List(ctx, objstore.Query{Prefix: key, Limit: 2}) {
-		if err != nil {
-			return err
+// deleteUnlinked deletes the object under an unlinked name, if owner (or, with
+// nil, anybody) is the one who left it there. The name stays hidden until the
+// store has answered: a DELETE that is being repeated must not meet a
+// successor.
+func (d *dir) deleteUnlinked(ctx context.Context, nm string, owner *file) error {
+	for {
+		d.mu.Lock()
+		u := d.unlinked[nm]
+		if u == nil || owner != nil && u.owner != owner {
+			d.mu.Unlock()
+			return nil
 		}
-		if e.Key != key {
-			return objstore.NotEmpty
+		under := u.deleting
+		if under == nil {
+			u.deleting = make(chan struct{})
 		}
-		marker = true
+		d.mu.Unlock()
+		if under != nil {
+			select {
+			case <-under:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		err := d.deleteKeys(ctx, d.prefix()+nm)
+		d.mu.Lock()
+		close(u.deleting)
+		u.deleting = nil
+		if err == nil {
+			delete(d.unlinked, nm)
+		}
+		d.mu.Unlock()
+		return err
 	}
-	d.keepAlive(ctx)
-	if !marker {
-		return nil
-	}
-	return d.deleteKeys(ctx, key)
 }
 
 // clearAllUnlinked deletes the objects of all names that are unlinked and
@@ -194,6 +214,59 @@ func (d *dir) clearAllUnlinked(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Rmdir implements gofuse.NodeRmdirer.
+func (d *dir) Rmdir(ctx context.Context, nm string) syscall.Errno {
+	dctx, leave, err := d.change(ctx)
+	if err != nil {
+		return toErrno(err)
+	}
+	defer leave()
+	key := d.prefix() + nm + "/"
+	marker, err := d.emptied(dctx, nm)
+	if err == nil {
+		d.keepAlive(dctx)
+		if marker {
+			err = d.deleteKeys(dctx, key)
+		}
+	}
+	if err != nil {
+		return d.fsys.errno("rmdir", path(d.bucket, key), err)
+	}
+	d.fsys.keepIno(d.GetChild(nm))
+	d.didChange(nm)
+	return 0
+}
+
+// emptied fails with NotEmpty unless the directory nm holds nothing but its
+// marker, and names that are unlinked and still open, whose objects it then
+// deletes. It reports whether there is a marker.
+func (d *dir) emptied(ctx context.Context, nm string) (marker bool, err error) {
+	var sub *dir
+	if ch := d.live(nm); ch != nil {
+		sub, _ = ch.Operations().(*dir)
+	}
+	if sub != nil && sub.hasLocal() {
+		return false, objstore.NotEmpty
+	}
+	prefix := d.prefix() + nm + "/"
+	for e, err := range d.bucket.List(ctx, objstore.Query{Prefix: prefix}) {
+		if err != nil {
+			return false, err
+		}
+		rest := strings.TrimPrefix(e.Key, prefix)
+		switch {
+		case rest == "":
+			marker = true
+		case sub == nil || !sub.isUnlinked(rest):
+			return false, objstore.NotEmpty
+		}
+	}
+	if sub != nil {
+		err = sub.clearAllUnlinked(ctx)
+	}
+	return marker, err
 }
 
 // hasLocal reports whether a file below d is known to this mount only.
@@ -216,21 +289,20 @@ func (d *dir) hasLocal() bool {
 	return false
 }
 
-// replaced makes n a file without a name, because a rename put another in its
-// place. Its bytes are gone with the object; its attributes stay.
-func (n *file) replaced(ctx context.Context) {
-	if err := n.turn.take(ctx); err != nil {
+// lose makes the inode that a rename replaced one without a name. Its bytes
+// are gone with the object; its attributes stay. The caller has the turn of a
+// file.
+func (f *filesystem) lose(target *gofuse.Inode) {
+	if target == nil {
 		return
 	}
-	defer n.turn.release()
-	n.fsys.keepIno(n.StableAttr().Ino)
-	if err := n.discard(); err != nil {
-		n.fsys.log.Warn("scratch not freed", "path", n.path(), "err", err)
+	f.keepIno(target)
+	if n, ok := target.Operations().(*file); ok {
+		n.mu.Lock()
+		n.gone = true
+		n.version++
+		n.checked = time.Now()
+		n.mu.Unlock()
+		n.drop()
 	}
-	n.become(clean, 0, false)
-	n.mu.Lock()
-	n.gone = true
-	n.version++
-	n.checked = time.Now()
-	n.mu.Unlock()
 }

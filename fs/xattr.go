@@ -129,7 +129,7 @@ func (n *file) xattrs(ctx context.Context) (map[string]string, error) {
 	askStore := !pending && (!n.complete || n.checked.IsZero() || n.obj.Encryption.Mode == objstore.ModeAuto)
 	n.mu.Unlock()
 	if askStore {
-		if err := n.refresh(ctx); err != nil {
+		if _, err := n.refresh(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -161,6 +161,9 @@ func (f *filesystem) promised(ctx context.Context, b objstore.Bucket, key string
 // it get, and the metadata of its marker.
 func (d *dir) xattrs(ctx context.Context) (map[string]string, error) {
 	m := d.fsys.promised(ctx, d.bucket, d.prefix())
+	if err := d.needComplete(ctx); err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	meta := objstore.CloneMeta(d.meta)
 	d.mu.Unlock()
@@ -312,13 +315,11 @@ func (d *dir) Removexattr(ctx context.Context, attr string) syscall.Errno {
 }
 
 func (d *dir) editMeta(ctx context.Context, edit func(map[string]string) error) syscall.Errno {
-	d.mu.Lock()
-	meta := objstore.CloneMeta(d.meta)
-	d.mu.Unlock()
-	if err := edit(meta); err != nil {
-		return toErrno(err)
+	err := d.changeMeta(ctx, edit)
+	if e, ok := err.(syscall.Errno); ok {
+		return e
 	}
-	return d.fsys.errno("setxattr", path(d.bucket, d.prefix()), d.setMeta(ctx, meta))
+	return d.fsys.errno("setxattr", path(d.bucket, d.prefix()), err)
 }
 
 // Setxattr implements gofuse.NodeSetxattrer: the account has no metadata.

@@ -1,0 +1,198 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sync/errgroup"
+
+	"coffer/objstore"
+)
+
+// finding is what the store says of a name.
+type finding struct {
+	isDir bool
+	// obj is the file, or the marker of the directory; hasObj is false for a
+	// directory without one.
+	obj    objstore.Object
+	hasObj bool
+	// complete tells that obj came from a HEAD, with metadata and encryption.
+	complete bool
+	// at is when the store said so, zero for now.
+	at time.Time
+}
+
+// find asks the store for a name; kind NotExist when it is absent.
+func (d *dir) find(ctx context.Context, nm string) (finding, error) {
+	key := d.prefix() + nm
+	if err := checkKey(key); err != nil {
+		return finding{}, err
+	}
+	for {
+		since := d.ask()
+		f, err := d.findOnce(ctx, nm, key)
+		outdated := d.isOutdated(nm, since)
+		d.answered()
+		if !outdated || ctx.Err() != nil {
+			return f, err
+		}
+	}
+}
+
+func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
+	if l, ok := d.recall(nm); ok {
+		if l.isDir {
+			return d.findDir(ctx, key)
+		}
+		if !d.fsys.full() {
+			return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
+		}
+		if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok {
+			return finding{obj: o, hasObj: true, complete: true, at: l.at}, nil
+		}
+		o, err := d.fsys.heads.ask(ctx, d.bucket, key)
+		if err == nil {
+			return finding{obj: o, hasObj: true, complete: true}, nil
+		}
+		if objstore.KindOf(err) != objstore.NotExist {
+			return finding{}, err
+		}
+		// gone since the listing: ask in full
+	}
+	var (
+		g         errgroup.Group
+		asDir     finding
+		asFile    objstore.Object
+		dirErr    error
+		objectErr error
+	)
+	g.Go(func() error { asDir, dirErr = d.findDir(ctx, key); return nil })
+	g.Go(func() error { asFile, objectErr = d.fsys.heads.ask(ctx, d.bucket, key); return nil })
+	_ = g.Wait()
+	switch {
+	case dirErr == nil:
+		if objectErr == nil {
+			d.fsys.warnOnce("shadow "+path(d.bucket, key), "object is hidden by a directory of the same name",
+				"key", path(d.bucket, key))
+		}
+		return asDir, nil
+	case objectErr == nil:
+		return finding{obj: asFile, hasObj: true, complete: true}, nil
+	case objstore.KindOf(objectErr) != objstore.NotExist:
+		return finding{}, objectErr
+	default:
+		return finding{}, dirErr
+	}
+}
+
+// findDir asks whether anything lies below key.
+func (d *dir) findDir(ctx context.Context, key string) (finding, error) {
+	prefix := key + "/"
+	for e, err := range d.bucket.List(ctx, objstore.Query{Prefix: prefix, Limit: 1}) {
+		if err != nil {
+			return finding{}, err
+		}
+		if e.Key != prefix {
+			return finding{isDir: true}, nil
+		}
+		f := finding{isDir: true, obj: objstore.Object{Entry: e}, hasObj: true}
+		if !d.fsys.full() {
+			return f, nil
+		}
+		if o, ok := d.fsys.heads.recall(d.bucket.Name(), e); ok {
+			f.obj, f.complete = o, true
+			return f, nil
+		}
+		o, err := d.fsys.heads.ask(ctx, d.bucket, prefix)
+		switch {
+		case err == nil:
+			f.obj, f.complete = o, true
+		case objstore.KindOf(err) == objstore.NotExist:
+			f.hasObj = false // removed in between; other keys may keep the directory
+		default:
+			return finding{}, err
+		}
+		return f, nil
+	}
+	return finding{}, objstore.NotExist
+}
+
+// Lookup implements gofuse.NodeLookuper.
+func (d *dir) Lookup(ctx context.Context, nm string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	if d.isUnlinked(nm) {
+		return nil, syscall.ENOENT
+	}
+	n := d.liveFile(nm)
+	var version uint64
+	if n != nil {
+		if n.isLocal() {
+			n.fillEntry(out)
+			return n.EmbeddedInode(), 0
+		}
+		version = n.ownChanges()
+	}
+	q, end := question(ctx)
+	defer end()
+	f, err := d.find(q, nm)
+	if err != nil {
+		return nil, d.fsys.errno("lookup", path(d.bucket, d.prefix()+nm), err)
+	}
+	if n != nil && n.ownChanges() != version && d.liveFile(nm) == n {
+		// A commit of ours ended meanwhile: what it made is newer than the answer.
+		n.fillEntry(out)
+		return n.EmbeddedInode(), 0
+	}
+	return d.adopt(ctx, nm, f, out), 0
+}
+
+// adopt returns the inode for a finding: the one that is there, when it is of
+// the same kind, or a new one.
+func (d *dir) adopt(ctx context.Context, nm string, f finding, out *fuse.EntryOut) *gofuse.Inode {
+	ch := d.live(nm)
+	if f.isDir {
+		var sub *dir
+		if ch != nil {
+			sub, _ = ch.Operations().(*dir)
+		}
+		if sub == nil {
+			sub = d.fsys.newDir(d.bucket, place{d, nm}, "")
+			ch = d.newInode(ctx, nm, sub, syscall.S_IFDIR)
+		}
+		sub.learn(f)
+		sub.fillAttr(&out.Attr)
+		d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
+		return ch
+	}
+	if f.complete && d.fsys.full() && attributesOf(f.obj.Meta).isSymlink() {
+		var link *symlink
+		if ch != nil {
+			link, _ = ch.Operations().(*symlink)
+		}
+		if link == nil || !link.learn(f.obj) {
+			link = &symlink{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: f.obj}
+			ch = d.newInode(ctx, nm, link, syscall.S_IFLNK)
+		}
+		link.fillAttr(&out.Attr)
+		d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
+		return ch
+	}
+	var n *file
+	if ch != nil {
+		if n, _ = ch.Operations().(*file); n != nil {
+			n.learn(f)
+			if n.isStale() {
+				n = nil
+			}
+		}
+	}
+	if n == nil {
+		n = d.fsys.newFile(d.bucket, place{d, nm})
+		n.learn(f)
+		ch = d.newInode(ctx, nm, n, syscall.S_IFREG)
+	}
+	n.fillEntry(out)
+	return ch
+}

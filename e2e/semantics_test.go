@@ -577,6 +577,21 @@ func TestTruncateAtOpenIsPartOfCommit(t *testing.T) {
 	}
 }
 
+func TestKilledProgramsDataIsCommitted(t *testing.T) {
+	m, _ := bucketMount(t)
+	cmd := exec.Command("sh", "-c", "exec > "+m.path("bucket", "f")+"; echo written; kill -9 $$")
+	if err := cmd.Run(); err == nil {
+		t.Fatal("the program was not killed")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for client(t, m.env).get(t, "bucket", "f") != "written\n" {
+		if time.Now().After(deadline) {
+			t.Fatalf("the store has %q", client(t, m.env).get(t, "bucket", "f"))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 func TestReadBackOfStreamPublishes(t *testing.T) {
 	m, _ := bucketMount(t)
 	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)

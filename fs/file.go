@@ -167,8 +167,8 @@ func (n *file) isFresh(age time.Duration) bool {
 var errStale = &objstore.Error{Op: "open", Kind: objstore.Stale, Err: errors.New("another version was stored by somebody else")}
 
 // refresh asks the store for the current version, and reports whether it is
-// another than was known. A file that somebody else removed is NotExist, and
-// Stale for who has it open.
+// another than was known. A file that somebody else removed is Stale: the
+// kernel looks its path up again, and finds that there is none, or another.
 func (n *file) refresh(ctx context.Context) (changed bool, err error) {
 	for {
 		n.mu.Lock()
@@ -189,7 +189,7 @@ func (n *file) refresh(ctx context.Context) (changed bool, err error) {
 		}
 		if err != nil {
 			missing := objstore.KindOf(err) == objstore.NotExist
-			if missing && n.handles > 0 {
+			if missing {
 				n.stale = true
 				err = errStale
 			}

@@ -1,0 +1,268 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"coffer/objstore/emulator"
+)
+
+// What a mount knows, what the kernel has cached, and what the store has, when
+// they come apart.
+
+func TestFailedCommitLeavesNoPages(t *testing.T) {
+	m, s := bucketMount(t)
+	p := m.path("bucket", "f")
+	old := bytes.Repeat([]byte("old."), 2048)
+	must(t, os.WriteFile(p, old, 0o644))
+	want(t, p, string(old)) // now in the page cache
+	s.Inject(emulator.Fault{Verb: "PutObject", KeyPattern: "f", Status: 403, Code: "AccessDenied"})
+	f, err := os.OpenFile(p, os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.Write(bytes.Repeat([]byte("new!"), 2048)) // whole pages, same length
+	must(t, err)
+	wantErrno(t, "close", f.Close(), syscall.EACCES)
+	s.ClearFaults()
+	want(t, p, string(old))
+}
+
+func TestOpenLearnsSizeOfOthersVersion(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	p := m.path("bucket", "f")
+	other.put(t, "bucket", "f", "0123456789")
+	want(t, p, "0123456789") // and the kernel knows the size
+	longer := "0123456789abcdefghij"
+	other.put(t, "bucket", "f", longer)
+	time.Sleep(1100 * time.Millisecond)
+	f, err := os.OpenFile(p, os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = f.Write([]byte("+"))
+	must(t, err)
+	must(t, f.Close())
+	if got := other.get(t, "bucket", "f"); got != longer+"+" {
+		t.Errorf("after an append the store has %q", got)
+	}
+	other.put(t, "bucket", "f", longer+longer)
+	time.Sleep(1100 * time.Millisecond)
+	want(t, p, longer+longer)
+}
+
+func TestListingDoesNotHideNewVersion(t *testing.T) {
+	for _, mode := range []string{"full", "list"} {
+		t.Run(mode, func(t *testing.T) {
+			m, _ := bucketMount(t, "--attributes", mode, "--metadata-ttl", "1h")
+			other := client(t, m.env)
+			other.put(t, "bucket", "f", "old")
+			list(t, m.path("bucket")) // names and versions are remembered
+			other.put(t, "bucket", "f", "new version")
+			time.Sleep(1100 * time.Millisecond)
+			want(t, m.path("bucket", "f"), "new version")
+		})
+	}
+}
+
+func TestCreateOverRemotelyRemoved(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	p := m.path("bucket", "f")
+	write(t, p, "old")
+	want(t, p, "old")
+	must(t, other.c.RemoveObject(t.Context(), "bucket", "f", minio.RemoveObjectOptions{}))
+	time.Sleep(1100 * time.Millisecond)
+	write(t, p, "new") // the kernel still has the name
+	want(t, p, "new")
+	if got := other.get(t, "bucket", "f"); got != "new" {
+		t.Errorf("the store has %q", got)
+	}
+}
+
+func TestFailedTruncateIsNotForEver(t *testing.T) {
+	m, s := bucketMount(t)
+	p := m.path("bucket", "f")
+	write(t, p, "0123456789")
+	s.Inject(emulator.Fault{Verb: "PutObject", KeyPattern: "f", Status: 403, Code: "AccessDenied"})
+	wantErrno(t, "truncate", os.Truncate(p, 5), syscall.EACCES)
+	s.ClearFaults()
+	want(t, p, "0123456789")
+	must(t, os.Truncate(p, 5))
+	want(t, p, "01234")
+}
+
+func TestAttributesOfFailedFile(t *testing.T) {
+	m, s := bucketMount(t)
+	p := m.path("bucket", "f")
+	s.Inject(emulator.Fault{Verb: "PutObject", KeyPattern: "f", Status: 403, Code: "AccessDenied"})
+	wantErrno(t, "create", os.WriteFile(p, []byte("data"), 0o644), syscall.EACCES)
+	s.ClearFaults()
+	if err := os.Chmod(p, 0o600); err == nil {
+		t.Error("chmod of a file that was never stored succeeds")
+	}
+	absent(t, p)
+	if got := list(t, m.path("bucket")); len(got) != 0 {
+		t.Errorf("the directory shows %q", got)
+	}
+	write(t, p, "data")
+	want(t, p, "data")
+}
+
+func TestCloseOfIdleHandlePublishesNothing(t *testing.T) {
+	m, s := bucketMount(t)
+	p := m.path("bucket", "f")
+	f, err := os.Create(p)
+	must(t, err)
+	data := random(t, 9<<20)
+	_, err = f.Write(data[:5<<20])
+	must(t, err)
+	idle, err := os.OpenFile(p, os.O_WRONLY, 0)
+	must(t, err)
+	must(t, idle.Close())
+	for _, r := range s.Requests() {
+		if r.Key == "f" && (r.Verb == "PutObject" || r.Verb == "CompleteMultipartUpload") {
+			t.Errorf("%s by the close of a handle that wrote nothing", r.Verb)
+		}
+	}
+	_, err = f.Write(data[5<<20:])
+	must(t, err)
+	must(t, f.Close())
+	want(t, p, string(data))
+}
+
+func TestRenameWithoutDelete(t *testing.T) {
+	m, s := bucketMount(t)
+	a, b := m.path("bucket", "a"), m.path("bucket", "b")
+	write(t, a, "data")
+	deny := emulator.Fault{Verb: "DeleteObject", KeyPattern: "a", Status: 403, Code: "AccessDenied"}
+	s.Inject(deny)
+	wantErrno(t, "rename", os.Rename(a, b), syscall.EACCES)
+	want(t, a, "data")
+	absent(t, b)
+	write(t, a, "still a")
+	if got := client(t, m.env).get(t, "bucket", "a"); got != "still a" {
+		t.Errorf("what was written to a after the failure: %q", got)
+	}
+	write(t, b, "target")
+	wantErrno(t, "rename over a file", os.Rename(a, b), syscall.EACCES)
+	want(t, a, "still a")
+	want(t, b, "still a") // the copy was made; nothing is lost but the target
+	write(t, b, "b again")
+	if got := client(t, m.env).get(t, "bucket", "b"); got != "b again" {
+		t.Errorf("what was written to b after the failure: %q", got)
+	}
+}
+
+func TestFailedDirectoryRenameKeepsTarget(t *testing.T) {
+	m, s := bucketMount(t)
+	for _, d := range []string{"a", "b"} {
+		must(t, os.Mkdir(m.path("bucket", d), 0o755))
+	}
+	for i := range 5 {
+		write(t, m.path("bucket", "a", fmt.Sprint(i)), "x")
+	}
+	s.Inject(emulator.Fault{Verb: "CopyObject", KeyPattern: "b/3", Status: 403, Code: "AccessDenied"})
+	wantErrno(t, "rename", syscall.Rename(m.path("bucket", "a"), m.path("bucket", "b")), syscall.EACCES)
+	s.ClearFaults()
+	m.stop()
+	m.start()
+	if got := list(t, m.path("bucket")); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("after the failure: %q", got)
+	}
+	if got := list(t, m.path("bucket", "b")); len(got) != 0 {
+		t.Errorf("copies were left: %q", got)
+	}
+}
+
+func TestRmdirOfDirectoryWithUnlinkedFile(t *testing.T) {
+	m, _ := bucketMount(t)
+	d := m.path("bucket", "d")
+	must(t, os.Mkdir(d, 0o755))
+	write(t, d+"/f", "data")
+	write(t, d+"/g", "data")
+	f, err := os.Open(d + "/f")
+	must(t, err)
+	defer f.Close()
+	must(t, os.Remove(d+"/f"))
+	wantErrno(t, "rmdir with another file", syscall.Rmdir(d), syscall.ENOTEMPTY)
+	buf := make([]byte, 4)
+	if n, err := f.ReadAt(buf, 0); err != nil || string(buf[:n]) != "data" {
+		t.Errorf("the unlinked file after a refused rmdir: %q, %v", buf[:n], err)
+	}
+	must(t, os.Remove(d+"/g"))
+	must(t, os.Remove(d))
+	absent(t, d)
+}
+
+func TestUnlinkRacesWithClose(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	for i := range 100 {
+		p := m.path("bucket", fmt.Sprint(i))
+		write(t, p, "data")
+		f, err := os.Open(p)
+		must(t, err)
+		must(t, f.Close()) // its RELEASE comes when it comes
+		must(t, os.Remove(p))
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for len(other.keys(t, "bucket")) > 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("objects of unlinked files stay: %v", other.keys(t, "bucket"))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func TestFullScratchLosesNothingUnsaid(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: only root can mount a small tmpfs as scratch directory")
+	}
+	scratch := t.TempDir()
+	must(t, syscall.Mount("tmpfs", scratch, "tmpfs", 0, "size=8m"))
+	defer syscall.Unmount(scratch, syscall.MNT_DETACH)
+	m, _ := bucketMount(t, "--scratch-dir", scratch)
+	p := m.path("bucket", "f")
+	write(t, p, "old")
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	data := random(t, 1<<20)
+	var wrote int64
+	for off := int64(1 << 20); ; off += 1 << 20 { // not in order: staged
+		if off > 64<<20 {
+			t.Fatal("64 MiB fit into a scratch directory of 8")
+		}
+		n, err := f.WriteAt(data, off)
+		if err != nil {
+			wantErrno(t, "write", err, syscall.ENOSPC)
+			break
+		}
+		wrote = off + int64(n)
+	}
+	got := make([]byte, 1<<20)
+	if _, err := f.ReadAt(got, wrote-1<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("what was written before: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Errorf("close: %v, want what did fit to be stored", err)
+	}
+	st, err := os.Stat(p)
+	must(t, err)
+	if st.Size() < wrote {
+		t.Errorf("%d bytes are stored of %d that were written", st.Size(), wrote)
+	}
+	g, err := os.Open(p)
+	must(t, err)
+	defer g.Close()
+	if _, err := g.ReadAt(got, wrote-1<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("after close: %v", err)
+	}
+	if _, err := g.ReadAt(got[:3], 0); err != nil || string(got[:3]) != "old" {
+		t.Errorf("what was there before: %q, %v", got[:3], err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -293,7 +294,12 @@ type move struct {
 
 // copyAll copies the objects below from to below dest, the marker last.
 func (m *move) copyAll(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
+	// A copy that fails does not cancel those under way: the store would make
+	// them all the same, perhaps after they have been removed again.
+	var (
+		g      errgroup.Group
+		failed atomic.Bool
+	)
 	g.SetLimit(copiesInFlight)
 	type result struct {
 		n    *file
@@ -302,7 +308,7 @@ func (m *move) copyAll(ctx context.Context) error {
 	results := make(chan result, len(m.live))
 	var stop error
 	marker := false
-	for e, err := range m.bucket.List(gctx, objstore.Query{Prefix: m.from}) {
+	for e, err := range m.bucket.List(ctx, objstore.Query{Prefix: m.from}) {
 		if err != nil {
 			stop = err
 			break
@@ -312,20 +318,24 @@ func (m *move) copyAll(ctx context.Context) error {
 			continue
 		}
 		key := m.dest + e.Key[len(m.from):]
-		if stop = checkKey(key); stop != nil || gctx.Err() != nil {
+		if stop = checkKey(key); stop != nil || failed.Load() {
 			break
 		}
 		m.keys = append(m.keys, e.Key)
 		g.Go(func() error {
-			done, err := m.bucket.Copy(gctx, key, objstore.Ref{Key: e.Key, ETag: e.ETag}, objstore.CopyOptions{})
-			if n := m.live[e.Key]; err == nil && n != nil {
+			done, err := m.bucket.Copy(ctx, key, objstore.Ref{Key: e.Key, ETag: e.ETag}, objstore.CopyOptions{})
+			if err != nil {
+				failed.Store(true)
+				return err
+			}
+			if n := m.live[e.Key]; n != nil {
 				results <- result{n, done}
 			}
-			return err
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return err // what ended the listing, if it was ended by that
+		return err // it ended the listing too
 	}
 	if stop != nil {
 		return stop

@@ -26,7 +26,9 @@ demo: setup-demo build ## mount, mkdir, cp, ls, getfattr, proof at rest, unmount
 	./$(BIN) demo
 
 test: setup-test ## all tests with the race detector, real servers and real mounts included
-	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -p 2 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS)
+	@skipped=$$(mktemp); set -x; \
+	COFFER_SKIPPED=$$skipped COFFER_REQUIRE_SERVERS=1 $(GO) test -race -p 2 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS); \
+	{ status=$$?; set +x; } 2>/dev/null; cat $$skipped; rm -f $$skipped; exit $$status
 
 e2e: setup-test ## only the tests with real mounts
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...

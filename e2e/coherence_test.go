@@ -220,9 +220,7 @@ func TestUnlinkRacesWithClose(t *testing.T) {
 }
 
 func TestFullScratchLosesNothingUnsaid(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("SKIPPED: only root can mount a small tmpfs as scratch directory")
-	}
+	needRoot(t, "only root can mount a small tmpfs as scratch directory")
 	scratch := t.TempDir()
 	must(t, syscall.Mount("tmpfs", scratch, "tmpfs", 0, "size=8m"))
 	defer syscall.Unmount(scratch, syscall.MNT_DETACH)

@@ -90,6 +90,23 @@ func needFUSE(t testing.TB) {
 	f.Close()
 }
 
+// needRoot skips, loudly, what only root can do.
+func needRoot(t testing.TB, why string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		storetest.Skip(t, "%s", why)
+	}
+}
+
+// goSources returns the sources of the Go toolchain, a real tree of more than
+// 10,000 files that every machine has that runs these tests.
+func goSources(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	must(t, err)
+	return filepath.Join(strings.TrimSpace(string(out)), "src")
+}
+
 // startEmulator runs an S3 server in this process.
 func startEmulator(t testing.TB, dialect string) *emulator.Server {
 	t.Helper()
@@ -190,7 +207,7 @@ func (m *mount) start(args ...string) {
 		close(exited)
 	}(m.cmd, m.exited)
 	deadline := time.Now().Add(30 * time.Second)
-	for !mounted(m.dir) {
+	for !serves(m.dir) {
 		select {
 		case <-m.exited:
 			m.t.Fatalf("mount ended: %v\n%s", m.cmd.ProcessState, m.log)
@@ -200,6 +217,13 @@ func (m *mount) start(args ...string) {
 			m.t.Fatalf("not mounted after 30 s\n%s", m.log)
 		}
 	}
+}
+
+// serves reports whether a living coffer file system is at dir; the mount of
+// a daemon that was killed is still there, and answers nothing.
+func serves(dir string) bool {
+	var st syscall.Statfs_t
+	return mounted(dir) && syscall.Statfs(dir, &st) == nil
 }
 
 // mounted reports whether a coffer file system is at dir.

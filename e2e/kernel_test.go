@@ -69,9 +69,7 @@ func TestModeZeroIsModeZero(t *testing.T) {
 }
 
 func TestKernelChecksPermissions(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("SKIPPED: only root can become two other users")
-	}
+	needRoot(t, "only root can become two other users")
 	m, _ := bucketMount(t, "--allow-other")
 	for dir := m.dir; dir != "/"; dir = dir[:max(1, strings.LastIndexByte(dir, '/'))] {
 		st, err := os.Stat(dir)

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +31,7 @@ import (
 // emulator; a third of them, the commands, to the real servers: they have the
 // same code on our side, and together more would take minutes.
 func TestMainJob(t *testing.T) {
-	goSrc := filepath.Join(runtime.GOROOT(), "src") //nolint:staticcheck // the toolchain of the test is meant
+	goSrc := goSources(t)
 	for _, tc := range []struct {
 		name string
 		// env starts the store; dir is where it may keep its data.

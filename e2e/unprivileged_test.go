@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,7 +22,7 @@ func asNobody(cmd *exec.Cmd) {
 }
 
 // smallTree is a real tree of a few hundred files.
-func smallTree() string { return filepath.Join(runtime.GOROOT(), "src", "encoding") }
+func smallTree(t testing.TB) string { return filepath.Join(goSources(t), "encoding") }
 
 // TestMainJobUnprivileged runs the main job as a user without rights: the
 // mount goes through fusermount3, detaches, and nobody else can look inside.
@@ -58,7 +57,7 @@ func TestMainJobUnprivileged(t *testing.T) {
 				prepare(cmd)
 				cmd.Env = append(cmd.Env, env...)
 				cmd.Dir = home
-			}, script, smallTree(), filepath.Join(mnt, "dataset", "tree"))
+			}, script, smallTree(t), filepath.Join(mnt, "dataset", "tree"))
 		})
 	}
 	// Whatever fails below, no mount stays behind.
@@ -85,7 +84,7 @@ func TestMainJobUnprivileged(t *testing.T) {
 		t.Fatal("still mounted after umount")
 	}
 	do(`"$COFFER" mount "$MNT" && diff -r "$SRC" "$DST" && "$COFFER" umount "$MNT"`)
-	client(t, s.Env()).compareTree(t, "dataset", "tree/", smallTree())
+	client(t, s.Env()).compareTree(t, "dataset", "tree/", smallTree(t))
 	do(`"$COFFER" run s3://dataset -- sh -c 'diff -r "$SRC" "$COFFER_MNT/tree"'`)
 }
 
@@ -108,9 +107,7 @@ func openFUSEToAll(t *testing.T) {
 // it to a daemon that needs no right to mount.
 func TestMainJobDevFD(t *testing.T) {
 	needFUSE(t)
-	if os.Getuid() != 0 {
-		storetest.Missing(t, "mount(2) for a container needs root; uid is %d", os.Getuid())
-	}
+	needRoot(t, "only root can mount(2) as a container runtime does")
 	s := startEmulator(t, "aws")
 	client(t, s.Env()).makeBucket(t, "dataset")
 	mnt := filepath.Join(t.TempDir(), "mnt")
@@ -162,9 +159,9 @@ func TestMainJobDevFD(t *testing.T) {
 		}
 	}
 	round(func() {
-		shell(t, nil, `cp -a "$SRC" "$DST"`, smallTree(), filepath.Join(mnt, "tree"))
-		shell(t, nil, `diff -r "$SRC" "$DST"`, smallTree(), filepath.Join(mnt, "tree"))
+		shell(t, nil, `cp -a "$SRC" "$DST"`, smallTree(t), filepath.Join(mnt, "tree"))
+		shell(t, nil, `diff -r "$SRC" "$DST"`, smallTree(t), filepath.Join(mnt, "tree"))
 	})
-	round(func() { shell(t, nil, `diff -r "$SRC" "$DST"`, smallTree(), filepath.Join(mnt, "tree")) })
-	client(t, s.Env()).compareTree(t, "dataset", "tree/", smallTree())
+	round(func() { shell(t, nil, `diff -r "$SRC" "$DST"`, smallTree(t), filepath.Join(mnt, "tree")) })
+	client(t, s.Env()).compareTree(t, "dataset", "tree/", smallTree(t))
 }

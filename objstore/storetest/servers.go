@@ -177,9 +177,22 @@ func Missing(t testing.TB, format string, args ...any) {
 	if os.Getenv("COFFER_REQUIRE_SERVERS") == "1" {
 		t.Fatalf(format, args...)
 	}
-	// go test hides the reason of a skip without -v; stderr of the package
-	// shows at least when something else is shown.
-	fmt.Fprintf(os.Stderr, "SKIPPED, NOT TESTED: %s: %s\n", t.Name(), fmt.Sprintf(format, args...))
+	Skip(t, format, args...)
+}
+
+// Skip ends a test that cannot run here, so that it is seen: go test hides
+// the reason, and all output of a package that passes. The line goes to stderr
+// and to the file that COFFER_SKIPPED names, which "make test" prints at last.
+func Skip(t testing.TB, format string, args ...any) {
+	t.Helper()
+	line := fmt.Sprintf("SKIPPED, NOT TESTED: %s: %s\n", t.Name(), fmt.Sprintf(format, args...))
+	fmt.Fprint(os.Stderr, line)
+	if name := os.Getenv("COFFER_SKIPPED"); name != "" {
+		if f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err == nil {
+			_, _ = f.WriteString(line) // stderr has it too
+			f.Close()
+		}
+	}
 	t.Skipf(format, args...)
 }
 

@@ -14,7 +14,7 @@ export COFFER_TOOLS_DIR := $(shell .ci/setup --print-dir)
 # At most two packages at a time: each starts servers and real mounts.
 TESTFLAGS    ?=
 PKGS         ?= ./...
-TEST_TIMEOUT ?= 14m
+TEST_TIMEOUT ?= 30m
 FUZZTIME     ?= 30s
 
 .PHONY: build demo test e2e lint fuzz bench clean help setup-demo setup-test setup-lint

@@ -206,7 +206,7 @@ func checkEndpoint(endpoint string, allowHTTP bool) error {
 		if allowHTTP || isLoopback(u.Hostname()) {
 			return nil
 		}
-		return fmt.Errorf("endpoint %q is plain http to another machine, where everybody on the way can read along: use https, or allow http by name", endpoint)
+		return fmt.Errorf("endpoint %q is plain http to another machine, where everybody on the way can read along: use https, or allow it by name (--allow-http)", endpoint)
 	}
 	return fmt.Errorf("endpoint %q is neither https nor http", endpoint)
 }

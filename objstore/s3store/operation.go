@@ -99,7 +99,7 @@ func gaveUp(err error, retries int, after time.Duration) error {
 	if c.Kind == objstore.Unknown || c.Kind == objstore.Canceled {
 		c.Kind = objstore.Unavailable
 	}
-	c.Err = fmt.Errorf("%w (gave up after %d repetitions after %v)", e.Err, retries, after.Round(time.Second))
+	c.Err = fmt.Errorf("%w (gave up after %v and %d repetitions)", e.Err, after.Round(time.Second), retries)
 	return &c
 }
 

@@ -36,10 +36,11 @@ var errnos = map[objstore.Kind]syscall.Errno{
 }
 
 // quiet kinds are answers, not troubles: programs ask for what is absent all
-// day long, and a log that says so hides the line that matters.
+// day long, and a log that says so hides the line that matters. Unencrypted is
+// explained once a bucket, see filesystem.protected, and not for each file.
 func quiet(k objstore.Kind) bool {
 	switch k {
-	case objstore.NotExist, objstore.Exist, objstore.NotEmpty, objstore.Canceled, objstore.NameTooLong, objstore.Stale:
+	case objstore.NotExist, objstore.Exist, objstore.NotEmpty, objstore.Canceled, objstore.NameTooLong, objstore.Stale, objstore.Unencrypted:
 		return true
 	}
 	return false

@@ -80,6 +80,10 @@ func (r *root) Mkdir(ctx context.Context, nm string, _ uint32, out *fuse.EntryOu
 	r.fsys.forgetBucket(nm)
 	enc, err := r.fsys.cfg.Store.CreateBucket(dctx, nm, objstore.CreateBucketOptions{AllowUnencrypted: r.fsys.cfg.AllowUnencrypted})
 	if err != nil {
+		if errors.Is(err, objstore.Unencrypted) {
+			r.fsys.log.Warn("no bucket was made: the store does not encrypt, or it could not be proved; "+
+				"use another store, or mount with --allow-unencrypted to store plaintext", "bucket", nm, "err", err)
+		}
 		return nil, r.fsys.errno("mkdir", nm, err)
 	}
 	r.fsys.log.Info("bucket created", "bucket", nm, "encryption", enc.Mode)

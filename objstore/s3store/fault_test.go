@@ -85,6 +85,22 @@ func TestGetSurvives(t *testing.T) {
 	}
 }
 
+// TestListSurvivesSilence stalls a listing in the middle of its reply: it is
+// asked for again, long before the operation's deadline.
+func TestListSurvivesSilence(t *testing.T) {
+	srv, _, b := emulated(t, "aws", Config{})
+	put(t, b, "key", random(10), objstore.CreateOptions{})
+	srv.Inject(emulator.Fault{Verb: "ListObjectsV2", StallBody: true, Count: 2})
+	start := time.Now()
+	var keys []string
+	for e, err := range b.List(t.Context(), objstore.Query{}) {
+		require.NoError(t, err)
+		keys = append(keys, e.Key)
+	}
+	require.Equal(t, []string{"key"}, keys)
+	require.Less(t, time.Since(start), 20*time.Second)
+}
+
 func TestGetNeverReturnsDamagedWholeObject(t *testing.T) {
 	srv, _, b := emulated(t, "aws", Config{})
 	o := put(t, b, "key", random(1<<20), objstore.CreateOptions{})

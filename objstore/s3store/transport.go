@@ -136,18 +136,43 @@ func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &cancelBody{ReadCloser: resp.Body, cancel: cancel}
+	resp.Body = newCancelBody(ctx, cancel, resp.Body, 2*c.patience.body)
 	return resp, nil
 }
 
-// cancelBody frees the request's context when its reply is done with.
+// cancelBody gives a reply up that stops arriving, and frees the request's
+// context when it is done with. What Get returns watches its body itself, with
+// half the patience; this is for the replies that the SDK reads: a listing
+// that fell silent would otherwise be waited for until the operation's end.
 type cancelBody struct {
 	io.ReadCloser
-	cancel context.CancelCauseFunc
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	stall   *time.Timer
+	patient time.Duration
+}
+
+func newCancelBody(ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, patient time.Duration) *cancelBody {
+	b := &cancelBody{ReadCloser: body, ctx: ctx, cancel: cancel, patient: patient}
+	b.stall = time.AfterFunc(patient, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
+	b.stall.Stop()
+	return b
+}
+
+// Read is bounded by the patience for each call.
+func (b *cancelBody) Read(p []byte) (int, error) {
+	b.stall.Reset(b.patient)
+	n, err := b.ReadCloser.Read(p)
+	b.stall.Stop()
+	if cause := context.Cause(b.ctx); err != nil && err != io.EOF && errors.Is(cause, errNoReply) {
+		err = cause
+	}
+	return n, err
 }
 
 // Close ends the exchange.
 func (b *cancelBody) Close() error {
+	b.stall.Stop()
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
 	return err

@@ -2,40 +2,30 @@ package fs
 
 import gofuse "github.com/hanwen/go-fuse/v2/fs"
 
+// directory is what every directory implements.
+type directory interface {
+	gofuse.NodeLookuper
+	gofuse.NodeGetattrer
+	gofuse.NodeSetattrer
+	gofuse.NodeMkdirer
+	gofuse.NodeRmdirer
+	gofuse.NodeUnlinker
+	gofuse.NodeCreater
+	gofuse.NodeMknoder
+	gofuse.NodeSymlinker
+	gofuse.NodeLinker
+	gofuse.NodeRenamer
+	gofuse.NodeOpendirHandler
+	gofuse.NodeFsyncer
+	gofuse.NodeStatfser
+}
+
 // Compile-time lists of what each inode and handle implements: go-fuse finds
 // methods by type assertion, and a missing Unlink or Rmdir succeeds silently.
 var (
+	_ directory = (*root)(nil)
 	_ interface {
-		gofuse.NodeLookuper
-		gofuse.NodeGetattrer
-		gofuse.NodeSetattrer
-		gofuse.NodeMkdirer
-		gofuse.NodeRmdirer
-		gofuse.NodeUnlinker
-		gofuse.NodeCreater
-		gofuse.NodeMknoder
-		gofuse.NodeSymlinker
-		gofuse.NodeLinker
-		gofuse.NodeRenamer
-		gofuse.NodeOpendirHandler
-		gofuse.NodeFsyncer
-		gofuse.NodeStatfser
-	} = (*root)(nil)
-	_ interface {
-		gofuse.NodeLookuper
-		gofuse.NodeGetattrer
-		gofuse.NodeSetattrer
-		gofuse.NodeMkdirer
-		gofuse.NodeRmdirer
-		gofuse.NodeUnlinker
-		gofuse.NodeCreater
-		gofuse.NodeMknoder
-		gofuse.NodeSymlinker
-		gofuse.NodeLinker
-		gofuse.NodeRenamer
-		gofuse.NodeOpendirHandler
-		gofuse.NodeFsyncer
-		gofuse.NodeStatfser
+		directory
 		gofuse.NodeGetxattrer
 		gofuse.NodeListxattrer
 		gofuse.NodeSetxattrer

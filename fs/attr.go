@@ -138,6 +138,23 @@ func setTimes(out *fuse.Attr, t time.Time) {
 // full FUSE request.
 const blockSize = 1 << 20
 
+// fillOwner fills in type, permissions and owner: those of a, and the mount's
+// options where a has none.
+func (c *Config) fillOwner(out *fuse.Attr, a attributes, kind, perm uint32) {
+	out.Mode = kind | perm
+	if a.hasMode {
+		out.Mode = kind | a.mode&0o7777
+	}
+	out.Uid, out.Gid = c.UID, c.GID
+	if a.hasUID {
+		out.Uid = a.uid
+	}
+	if a.hasGID {
+		out.Gid = a.gid
+	}
+	out.Blksize = blockSize
+}
+
 // blocksOf returns st_blocks, in units of 512 bytes: what du adds up. An
 // object has no holes and no overhead that we know of.
 func blocksOf(size uint64) uint64 { return (size + 511) / 512 }

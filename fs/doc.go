@@ -9,7 +9,9 @@
 //	config.go mount.go   what a mount is told, and its life
 //	filesystem.go        what all inodes of one mount share
 //	tree.go ino.go       names, keys and inode numbers
-//	root.go dir.go       directories: the account, a bucket, a prefix
+//	root.go dir.go       directories: the account; a bucket or a prefix
+//	lookup.go known.go   what the store says of a name; what is remembered of it
+//	marker.go            the object that keeps a directory and its attributes
 //	listing.go           pure: keys of a listing -> names of a directory
 //	dirhandle.go         an open directory
 //	file.go symlink.go   inodes of objects
@@ -17,24 +19,30 @@
 //	content.go           bytes that the store does not have yet
 //	commit.go            how they get there
 //	rename.go unlink.go  changes of names
+//	gate.go              keeps changes out of a directory that is renamed
 //	attr.go xattr.go     pure: attributes <-> object metadata; and their inode side
-//	heads.go             HEAD results, single flight, remembered
+//	heads.go             HEAD results, single flight, remembered, sent ahead
+//	interrupt.go         which signals end a question
 //	errno.go             one table: kinds of error -> errno
 //
 // # Locks
 //
-// Every mutex is a leaf, with one exception: file.mu may be held while
-// taking nothing at all, and filesystem.tree may be taken by the holder of
-// none but the turn. No mutex is held across I/O or a notification.
+// Two things are waited for with I/O under way, and neither is a mutex; both
+// waits can be cancelled. A change enters the gate first, then takes the turn
+// of a file, then mutexes.
 //
-//	turn         one a file, a channel, not a mutex: whoever holds it may
-//	             change the file's content and waits for I/O doing so;
-//	             waiting for it can be cancelled. Taken before any mutex.
-//	             One holder never waits for another file's turn, so there
-//	             is no order among turns.
+//	gate         entered by every change, once; see gate.go
+//	turn         one a file: whoever holds it may change the content. Only a
+//	             rename takes two, in the order of inode numbers.
+//
+// Every mutex is a leaf: its holder takes no other, with the exceptions that
+// are named. None is held across I/O or a notification.
+//
+//	gate.mu      who is inside; takes fsys.tree
+//	handle.mu    the reader of a handle; takes fsys.tree
 //	file.mu      attributes, version, counters of handles
-//	dir.mu       children, hidden names, the last listing
-//	handle.mu    the reader of a handle
+//	symlink.mu   the stored link
+//	dir.mu       marker, hidden names, what is remembered of names
 //	fsys.tree    parent and name of every inode
 //	fsys.mu      open buckets, inode numbers, dirty files
 //	heads.mu     remembered HEAD results

@@ -250,22 +250,11 @@ func (n *file) fillAttr(out *fuse.Attr) time.Duration {
 	if n.fsys.full() {
 		a = attributesOf(n.meta)
 	}
-	out.Mode = syscall.S_IFREG | cfg.FileMode
-	if a.hasMode {
-		out.Mode = syscall.S_IFREG | a.mode&0o7777
-	}
-	out.Uid, out.Gid = cfg.UID, cfg.GID
-	if a.hasUID {
-		out.Uid = a.uid
-	}
-	if a.hasGID {
-		out.Gid = a.gid
-	}
+	cfg.fillOwner(out, a, syscall.S_IFREG, cfg.FileMode)
 	out.Nlink = 1
 	if n.gone {
 		out.Nlink = 0
 	}
-	out.Blksize = blockSize
 	out.Size = uint64(n.obj.Size)
 	out.Blocks = blocksOf(out.Size)
 	// LIST tells milliseconds, HEAD seconds: a time that flips between them

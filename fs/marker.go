@@ -47,21 +47,10 @@ func (d *dir) fillAttr(out *fuse.Attr) {
 		a = attributes{}
 	}
 	out.Ino = d.StableAttr().Ino
-	out.Mode = syscall.S_IFDIR | cfg.DirMode
-	if a.hasMode {
-		out.Mode = syscall.S_IFDIR | a.mode&0o7777
-	}
-	out.Uid, out.Gid = cfg.UID, cfg.GID
-	if a.hasUID {
-		out.Uid = a.uid
-	}
-	if a.hasGID {
-		out.Gid = a.gid
-	}
+	cfg.fillOwner(out, a, syscall.S_IFDIR, cfg.DirMode)
 	// One link: programs that count subdirectories by links, as find does
 	// with two and more, look into each entry instead.
 	out.Nlink = 1
-	out.Blksize = blockSize
 	if !a.mtime.IsZero() {
 		modified = a.mtime
 	}

@@ -21,10 +21,8 @@ type root struct {
 
 func (r *root) fillAttr(out *fuse.Attr) {
 	cfg := &r.fsys.cfg
-	out.Mode = syscall.S_IFDIR | cfg.DirMode
-	out.Uid, out.Gid = cfg.UID, cfg.GID
+	cfg.fillOwner(out, attributes{}, syscall.S_IFDIR, cfg.DirMode)
 	out.Nlink = 1
-	out.Blksize = blockSize
 	setTimes(out, r.born)
 }
 

@@ -52,17 +52,10 @@ func (l *symlink) fillAttr(out *fuse.Attr) {
 	obj := l.object()
 	a := attributesOf(obj.Meta)
 	out.Ino = l.StableAttr().Ino
-	out.Mode = syscall.S_IFLNK | 0o777
-	out.Uid, out.Gid = l.fsys.cfg.UID, l.fsys.cfg.GID
-	if a.hasUID {
-		out.Uid = a.uid
-	}
-	if a.hasGID {
-		out.Gid = a.gid
-	}
+	a.hasMode = false // a link's own mode means nothing
+	l.fsys.cfg.fillOwner(out, a, syscall.S_IFLNK, 0o777)
 	out.Nlink = 1
 	out.Size = uint64(obj.Size)
-	out.Blksize = blockSize
 	out.Blocks = blocksOf(out.Size)
 	t := a.mtime
 	if t.IsZero() {

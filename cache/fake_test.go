@@ -57,6 +57,9 @@ func (f *fakeStore) ref() objstore.Ref { return objstore.Ref{Bucket: "b", Key: "
 func (f *fakeStore) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (io.ReadCloser, objstore.Object, error) {
 	n := f.gets.Add(1)
 	f.mu.Lock()
+	if opts.Range == (objstore.Range{}) {
+		opts.Range.Length = int64(len(f.data)) // the whole object
+	}
 	f.requests = append(f.requests, opts.Range)
 	f.refs = append(f.refs, ref)
 	f.mu.Unlock()

@@ -214,7 +214,13 @@ func (r *Reader) fill(ctx context.Context, blocks []*Block) (err error) {
 	for _, b := range blocks {
 		length += int64(len(b.data))
 	}
-	body, obj, err := r.src.Get(ctx, r.ref, objstore.GetOptions{Range: objstore.Range{Offset: from, Length: length}})
+	// An object that fits one Get is asked for without a range: only then
+	// does a store send the checksum of what it sends.
+	rng := objstore.Range{Offset: from, Length: length}
+	if length == r.size {
+		rng = objstore.Range{}
+	}
+	body, obj, err := r.src.Get(ctx, r.ref, objstore.GetOptions{Range: rng})
 	if err != nil {
 		return err
 	}

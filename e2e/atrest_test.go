@@ -12,8 +12,11 @@ import (
 // somewhere: small files, a multipart file, a staged file with random writes,
 // copies, reads through the cache; and in the end, a process that is killed
 // with a stage and an upload under way. It returns the windows of all of it.
-func atRestJob(t *testing.T, m *mount, scratch string) *windows {
+func atRestJob(t *testing.T, env []string, scratch string) (*mount, *windows) {
 	t.Helper()
+	logFile := filepath.Join(scratch, "log") // beside the scratch files, scanned with them
+	args := []string{"--allow-unencrypted", "--scratch-dir", scratch, "--log-file", logFile, "--log-level", "debug"}
+	m := mountStore(t, env, args...)
 	w := &windows{}
 	fresh := func(n int) []byte {
 		data := random(t, n)
@@ -42,7 +45,7 @@ func atRestJob(t *testing.T, m *mount, scratch string) *windows {
 	must(t, staged.Close())
 
 	m.stop()
-	m.start("--allow-unencrypted", "--scratch-dir", scratch)
+	m.start(args...)
 	for _, name := range []string{"renamed", "staged", "small-59"} {
 		if _, err := os.ReadFile(m.path("bucket", name)); err != nil {
 			t.Fatal(err)
@@ -60,7 +63,10 @@ func atRestJob(t *testing.T, m *mount, scratch string) *windows {
 	must(t, err)
 	m.scanOpenScratch(t, w, scratch)
 	m.kill()
-	return w
+	if st, err := os.Stat(logFile); err != nil || st.Size() == 0 {
+		t.Errorf("no log to look into: %v", err)
+	}
+	return m, w
 }
 
 // scanOpenScratch looks into the daemon's scratch files while they are open;
@@ -74,7 +80,7 @@ func (m *mount) scanOpenScratch(t *testing.T, w *windows, scratch string) {
 	found := map[[windowBytes]byte]bool{}
 	for _, fd := range fds {
 		target, err := os.Readlink(fd)
-		if err != nil || !strings.HasPrefix(target, scratch) {
+		if err != nil || !strings.HasPrefix(target, scratch) || target == filepath.Join(scratch, "log") {
 			continue
 		}
 		f, err := os.Open(fd)
@@ -103,11 +109,10 @@ func (m *mount) scanOpenScratch(t *testing.T, w *windows, scratch string) {
 func TestAtRest(t *testing.T) {
 	dir, scratch := filepath.Join(t.TempDir(), "emulator"), t.TempDir()
 	s := startEmulatorIn(t, "aws", dir)
-	m := mountStore(t, s.Env(), "--allow-unencrypted", "--scratch-dir", scratch)
-	w := atRestJob(t, m, scratch)
+	m, w := atRestJob(t, s.Env(), scratch)
 	w.wantNone(t, "the server's directory", dir)
-	w.wantNone(t, "the scratch directory", scratch)
-	w.wantNone(t, "home, logs and sockets", m.home())
+	w.wantNone(t, "the scratch directory and the log", scratch)
+	w.wantNone(t, "home and sockets", m.home())
 }
 
 // TestAtRestFindsPlaintext is the control: the same job on a store that keeps
@@ -116,15 +121,14 @@ func TestAtRest(t *testing.T) {
 func TestAtRestFindsPlaintext(t *testing.T) {
 	dir, scratch := filepath.Join(t.TempDir(), "emulator"), t.TempDir()
 	s := startEmulatorIn(t, "nosse", dir)
-	m := mountStore(t, s.Env(), "--allow-unencrypted", "--scratch-dir", scratch)
-	w := atRestJob(t, m, scratch)
+	_, w := atRestJob(t, s.Env(), scratch)
 	found, _, _ := w.scan(t, dir)
 	// Overwritten parts of the staged file and the data of the killed process
 	// are not all there: but the rest, 26 of 52 MiB, must be.
 	if len(found) < 25<<20/windowBytes {
 		t.Errorf("only %d of %d windows are found where plaintext lies", len(found), len(w.all))
 	}
-	w.wantNone(t, "the scratch directory", scratch)
+	w.wantNone(t, "the scratch directory and the log", scratch)
 }
 
 // home returns the directory that the mount's process has as home and for

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,6 +54,12 @@ func build(race bool) (string, error) {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Tests that run in parallel are those that wait, for a fault to pass or
+	// a deadline: more of them at a time than there are processors.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("8") // a number, which it takes
+	}
 	code := m.Run()
 	if dir, err := buildDir(); err == nil {
 		os.RemoveAll(dir)

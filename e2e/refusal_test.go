@@ -69,10 +69,6 @@ func TestRefusal(t *testing.T) {
 			wantErrno(t, "copy", os.WriteFile(m.path("plain", "again"), []byte("secret"), 0o644), syscall.EACCES)
 			checkNothingLeft(t, store.requests()[mark:])
 
-			wantErrno(t, "mkdir of a bucket", os.Mkdir(m.path("made-here"), 0o755), syscall.EACCES)
-			if got := other.buckets(t); !slices.Equal(got, []string{"plain"}) {
-				t.Errorf("buckets after the refusal: %q, want the one that was there", got)
-			}
 			if after := other.keys(t, "plain"); !maps.Equal(after, before) {
 				t.Errorf("objects after the refusal: %v, want %v", after, before)
 			}
@@ -82,17 +78,67 @@ func TestRefusal(t *testing.T) {
 					t.Errorf("%s: user.s3.encryption is %q, want none", path.Base(p), got)
 				}
 			}
+			m.stop() // and all of its log has arrived
 			if n := strings.Count(m.log.String(), "allow-unencrypted"); n == 0 {
 				t.Errorf("no log line says what to do about it:\n%s", m.log)
 			}
-			out, err := m.run("mb", "s3://by-command")
-			if err == nil || !strings.Contains(out, "encrypt") {
-				t.Errorf("coffer mb: %v, %s", err, out)
+		})
+	}
+}
+
+// TestMkdirRefusedWhereUnencrypted makes buckets, by mkdir and by coffer mb,
+// where they cannot be proved to encrypt: EACCES, and no bucket stays.
+func TestMkdirRefusedWhereUnencrypted(t *testing.T) {
+	for name, start := range plainStores {
+		t.Run(name, func(t *testing.T) {
+			store := start(t)
+			other := client(t, store.env)
+			other.makeBucket(t, "plain")
+			m := mountStore(t, store.env)
+			wantErrno(t, "mkdir", os.Mkdir(m.path("made-here"), 0o755), syscall.EACCES)
+			code, _, stderr := coffers(t, m.env, "mb", "s3://by-command")
+			if code != 5 || !strings.Contains(stderr, "encrypt") {
+				t.Errorf("coffer mb: exit code %d, want 5; %s", code, stderr)
 			}
 			if got := other.buckets(t); !slices.Equal(got, []string{"plain"}) {
-				t.Errorf("buckets after coffer mb: %q", got)
+				t.Errorf("buckets afterwards: %q, want the one that was there", got)
+			}
+			// Making one that exists is another mistake, and touches nothing.
+			wantErrno(t, "mkdir of what exists", os.Mkdir(m.path("plain"), 0o755), syscall.EEXIST)
+			m.stop() // and all of its log has arrived
+			if n := strings.Count(m.log.String(), "made-here"); n == 0 {
+				t.Errorf("no log line tells why:\n%s", m.log)
 			}
 		})
+	}
+}
+
+// TestMkdirProvesEncryption makes a bucket where the store encrypts: it is
+// asked to, the proof is an object that was put and looked at, and nothing of
+// the proof stays.
+func TestMkdirProvesEncryption(t *testing.T) {
+	store := watchedEmulator(t, "aws")
+	m := mountStore(t, store.env)
+	must(t, os.Mkdir(m.path("made-here"), 0o755))
+	verbs := map[string]int{}
+	for _, r := range store.requests() {
+		if r.bucket == "made-here" && r.status < 300 {
+			verbs[r.verb]++
+			if r.verb == "PutObject" && !strings.HasPrefix(path.Base(r.key), scratchPrefix) {
+				t.Errorf("an object %q was put", r.key)
+			}
+		}
+	}
+	for _, verb := range []string{"CreateBucket", "PutBucketEncryption", "PutObject"} {
+		if verbs[verb] == 0 {
+			t.Errorf("no %s; the store saw %v", verb, verbs)
+		}
+	}
+	if got := client(t, m.env).keys(t, "made-here"); len(got) != 0 {
+		t.Errorf("the new bucket holds %v", got)
+	}
+	if got := xattr(t, m.path("made-here"), "user.s3.encryption"); got != "SSE-S3" {
+		t.Errorf("user.s3.encryption is %q, want SSE-S3", got)
 	}
 }
 

@@ -22,14 +22,14 @@ import (
 // has a probability of about 2^-128 a pair.
 type windows struct {
 	all    [][windowBytes]byte // sorted once scanning begins
-	filter []uint64            // bitmap by a hash of the first 8 bytes
+	filter []uint64            // bitmap by a hash of each half
 	sorted bool
 	piece  int // bytes that are read at a time; 0 is 4 MiB
 }
 
 const (
 	windowBytes = 16
-	filterBits  = 28 // 32 MiB: with ten million windows 4 of 100 offsets get past it
+	filterBits  = 28 // 32 MiB: with five million windows 1 of 700 offsets gets past it
 )
 
 // add remembers the windows of data that keep accepts; nil accepts all.
@@ -42,13 +42,17 @@ func (w *windows) add(data []byte, keep func([]byte) bool) {
 			continue
 		}
 		w.all = append(w.all, [windowBytes]byte(data))
-		h := windowHash(binary.LittleEndian.Uint64(data))
-		w.filter[h>>6] |= 1 << (h & 63)
+		for half := range 2 {
+			h := windowHash(binary.LittleEndian.Uint64(data[8*half:]), uint64(half))
+			w.filter[h>>6] |= 1 << (h & 63)
+		}
 	}
 	w.sorted = false
 }
 
-func windowHash(v uint64) uint64 { return v * 0x9E3779B97F4A7C15 >> (64 - filterBits) }
+func windowHash(v, half uint64) uint64 {
+	return (v ^ half) * 0x9E3779B97F4A7C15 >> (64 - filterBits)
+}
 
 // find returns the remembered windows that occur in data. The loop looks at
 // every byte of gigabytes and shares nothing, so the race detector is left out.
@@ -61,7 +65,11 @@ func (w *windows) find(data []byte, found map[[windowBytes]byte]bool) {
 	}
 	filter := w.filter
 	for i := 0; i+windowBytes <= len(data); i++ {
-		h := windowHash(binary.LittleEndian.Uint64(data[i:]))
+		h := windowHash(binary.LittleEndian.Uint64(data[i:]), 0)
+		if filter[h>>6]&(1<<(h&63)) == 0 {
+			continue
+		}
+		h = windowHash(binary.LittleEndian.Uint64(data[i+8:]), 1)
 		if filter[h>>6]&(1<<(h&63)) == 0 {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -205,14 +206,25 @@ func (m *mount) start(args ...string) {
 	m.cmd.Env = m.env
 	m.log = &syncBuffer{}
 	m.cmd.Stderr, m.cmd.Stdout = m.log, m.log
-	if err := m.cmd.Start(); err != nil {
+	// A test process that dies, by a panic or a time limit, runs no cleanup:
+	// the kernel then tells the mount to end, which unmounts. It does so when
+	// the thread that forked ends, so that thread waits for the child.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	m.exited = make(chan struct{})
+	started := make(chan error, 1)
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+			close(exited)
+		}
+	}(m.cmd, m.exited)
+	if err := <-started; err != nil {
 		m.t.Fatal(err)
 	}
-	m.exited = make(chan struct{})
-	go func(cmd *exec.Cmd, exited chan struct{}) {
-		cmd.Wait()
-		close(exited)
-	}(m.cmd, m.exited)
 	deadline := time.Now().Add(30 * time.Second)
 	for !serves(m.dir) {
 		select {

@@ -270,10 +270,10 @@ func TestRunReturnsTheCommandsCode(t *testing.T) {
 	require.Empty(t, left, "mount points of its own are removed")
 }
 
-// startRun starts "coffer run" and waits until its command works.
+// startRun starts "coffer run" of a script and waits until that says "working".
 func (l *live) startRun(script string) (*exec.Cmd, func() string) {
 	l.t.Helper()
-	cmd := l.command("run", "s3://bucket", l.mnt, "--", "sh", "-c", "echo working; "+script)
+	cmd := l.command("run", "s3://bucket", l.mnt, "--", "sh", "-c", script)
 	out, err := cmd.StdoutPipe()
 	require.NoError(l.t, err)
 	require.NoError(l.t, cmd.Start())
@@ -285,7 +285,7 @@ func (l *live) startRun(script string) (*exec.Cmd, func() string) {
 
 func TestRunPassesSignalsOn(t *testing.T) {
 	l := newLive(t)
-	cmd, _ := l.startRun(`trap 'printf saved > "$COFFER_MNT/state"; exit 3' TERM; while :; do sleep 0.05; done`)
+	cmd, _ := l.startRun(`trap 'printf saved > "$COFFER_MNT/state"; exit 3' TERM; echo working; while :; do sleep 0.05; done`)
 	require.NoError(t, cmd.Process.Signal(unix.SIGTERM))
 	var exit *exec.ExitError
 	require.ErrorAs(t, cmd.Wait(), &exit)
@@ -296,7 +296,7 @@ func TestRunPassesSignalsOn(t *testing.T) {
 
 func TestMountOfAKilledRunEndsByItself(t *testing.T) {
 	l := newLive(t)
-	cmd, rest := l.startRun(`printf x > "$COFFER_MNT/f"; echo wrote; exec sleep 3`)
+	cmd, rest := l.startRun(`echo working; printf x > "$COFFER_MNT/f"; echo wrote; exec sleep 3`)
 	pid := l.pid()
 	l.eventually("written", func() bool { _, err := os.Stat(l.file("f")); return err == nil })
 	require.NoError(t, cmd.Process.Kill())

@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestHandleReadsOneVersion(t *testing.T) {
+	m, _ := bucketMount(t, "--metadata-ttl", "0s")
+	other := client(t, m.env)
+	old, fresh := bytes.Repeat([]byte("old."), 3<<20), bytes.Repeat([]byte("new!"), 3<<20)
+	other.put(t, "bucket", "f", string(old))
+	f, err := os.Open(m.path("bucket", "f"))
+	must(t, err)
+	defer f.Close()
+	buf := make([]byte, 4096)
+	if _, err := f.ReadAt(buf, 0); err != nil || !bytes.Equal(buf, old[:4096]) {
+		t.Fatalf("first read: %v", err)
+	}
+	other.put(t, "bucket", "f", string(fresh))
+	// Before the mount has met the new version, the old one may still be
+	// read, or be refused; it is never mixed.
+	for off := int64(0); off < int64(len(old)); off += 1 << 20 {
+		n, err := f.ReadAt(buf, off)
+		if err == nil && !bytes.Equal(buf[:n], old[off:off+int64(n)]) {
+			t.Fatalf("at %d: bytes of another version", off)
+		}
+		if err != nil && !errors.Is(err, syscall.ESTALE) {
+			t.Errorf("at %d: %v, want ESTALE", off, err)
+		}
+	}
+	got, err := os.ReadFile(m.path("bucket", "f"))
+	if err != nil || !bytes.Equal(got, fresh) {
+		t.Errorf("a new open: %d bytes, %v", len(got), err)
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		_, err = f.ReadAt(buf, 0) // was in the page cache
+		if errors.Is(err, syscall.ESTALE) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the old handle still answers %v, want ESTALE", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestCloseToOpen(t *testing.T) {
+	s := startEmulator(t, "aws")
+	a := mountStore(t, s.Env())
+	must(t, os.Mkdir(a.path("bucket"), 0o755))
+	b := mountStore(t, s.Env())
+	for i := range 3 {
+		data := fmt.Sprintf("version %d", i)
+		write(t, a.path("bucket", "f"), data)
+		time.Sleep(1100 * time.Millisecond)
+		want(t, b.path("bucket", "f"), data)
+	}
+}
+
+func TestMetadataTTL(t *testing.T) {
+	m, s := bucketMount(t, "--metadata-ttl", "1h")
+	write(t, m.path("bucket", "f"), "data")
+	_, err := os.Stat(m.path("bucket", "f"))
+	must(t, err)
+	s.ResetRequests()
+	for range 10 {
+		_, err := os.Stat(m.path("bucket", "f"))
+		must(t, err)
+	}
+	if n := len(s.Requests()); n != 0 {
+		t.Errorf("10 stats within the TTL cost %d requests", n)
+	}
+	m2, s2 := bucketMount(t, "--metadata-ttl", "0s")
+	write(t, m2.path("bucket", "f"), "data")
+	s2.ResetRequests()
+	_, err = os.Stat(m2.path("bucket", "f"))
+	must(t, err)
+	if len(s2.Requests()) == 0 {
+		t.Error("a TTL of 0 asks every time, and did not")
+	}
+}
+
+func TestPageCacheKeptWhileUnchanged(t *testing.T) {
+	m, s := bucketMount(t)
+	data := random(t, 3<<20)
+	must(t, os.WriteFile(m.path("bucket", "f"), data, 0o644))
+	m.stop()
+	m.start()
+	read := func() {
+		got, err := os.ReadFile(m.path("bucket", "f"))
+		if err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+	read()
+	before := m.status().Cache.reads()
+	s.ResetRequests()
+	read()
+	if n := count(s, "GetObject", ""); n != 0 {
+		t.Errorf("reading again cost %d GETs", n)
+	}
+	if after := m.status().Cache.reads(); after != before {
+		t.Errorf("reading again reached the daemon %d times", after-before)
+	}
+	time.Sleep(1100 * time.Millisecond)
+	client(t, m.env).put(t, "bucket", "f", "changed")
+	want(t, m.path("bucket", "f"), "changed")
+}

@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"coffer/objstore/emulator"
+)
+
+func TestUnlink(t *testing.T) {
+	m, s := bucketMount(t)
+	write(t, m.path("bucket", "f"), "data")
+	must(t, os.Remove(m.path("bucket", "f")))
+	absent(t, m.path("bucket", "f"))
+	if count(s, "DeleteObject", "f") != 1 {
+		t.Error("the object was not deleted")
+	}
+	wantErrno(t, "unlink of what is absent", syscall.Unlink(m.path("bucket", "f")), syscall.ENOENT)
+}
+
+func TestUnlinkedFileStaysReadable(t *testing.T) {
+	m, s := bucketMount(t)
+	p := m.path("bucket", "f")
+	write(t, p, "data")
+	f, err := os.Open(p)
+	must(t, err)
+	must(t, os.Remove(p))
+	absent(t, p)
+	if got := list(t, m.path("bucket")); len(got) != 0 {
+		t.Errorf("the directory shows %q", got)
+	}
+	if data, err := io.ReadAll(f); err != nil || string(data) != "data" {
+		t.Errorf("read after unlink: %q, %v", data, err)
+	}
+	must(t, f.Close())
+	deadline := time.Now().Add(10 * time.Second)
+	for count(s, "DeleteObject", "f") == 0 { // RELEASE is not waited for by close
+		if time.Now().After(deadline) {
+			t.Fatal("the object was not deleted after the last close")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	// The name can be used again while the old file is open.
+	write(t, p, "one")
+	f, err = os.Open(p)
+	must(t, err)
+	must(t, os.Remove(p))
+	write(t, p, "two")
+	must(t, f.Close())
+	time.Sleep(100 * time.Millisecond)
+	want(t, p, "two")
+	// A file that is unlinked before it is written never reaches the store.
+	f, err = os.OpenFile(m.path("bucket", "tmp"), os.O_RDWR|os.O_CREATE, 0o600)
+	must(t, err)
+	must(t, os.Remove(f.Name()))
+	data := random(t, 6<<20)
+	_, err = f.Write(data)
+	must(t, err)
+	got := make([]byte, len(data))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read back of an unlinked file: %v", err)
+	}
+	must(t, f.Close())
+	for _, r := range s.Requests() {
+		if r.Key == "tmp" && r.Method == "PUT" {
+			t.Error("an unlinked file was uploaded")
+		}
+	}
+}
+
+func TestRenameKeepsAttributes(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	other.putWith(t, "bucket", "f", "data", "text/x-special", map[string]string{"color": "blue"})
+	must(t, os.Rename(m.path("bucket", "f"), m.path("bucket", "g")))
+	absent(t, m.path("bucket", "f"))
+	want(t, m.path("bucket", "g"), "data")
+	for name, v := range map[string]string{"user.s3.content-type": "text/x-special", "user.color": "blue", "user.s3.encryption": "SSE-S3"} {
+		if got := xattr(t, m.path("bucket", "g"), name); got != v {
+			t.Errorf("%s = %q, want %q", name, got, v)
+		}
+	}
+}
+
+func TestRenameOver(t *testing.T) {
+	m, _ := bucketMount(t)
+	p := m.path("bucket", "f")
+	write(t, p, "old")
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for ctx.Err() == nil {
+			data, err := os.ReadFile(p)
+			if err != nil && !errors.Is(err, syscall.ESTALE) || err == nil && string(data) != "old" && string(data) != "new" {
+				done <- fmt.Errorf("a reader of the target got %q, %v", data, err)
+				return
+			}
+		}
+		done <- nil
+	}()
+	write(t, m.path("bucket", "tmp"), "new")
+	must(t, os.Rename(m.path("bucket", "tmp"), p))
+	want(t, p, "new")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	absent(t, m.path("bucket", "tmp"))
+}
+
+func TestRenameWhileWriting(t *testing.T) {
+	m, _ := bucketMount(t)
+	f, err := os.Create(m.path("bucket", "f"))
+	must(t, err)
+	_, err = f.Write([]byte("before "))
+	must(t, err)
+	must(t, os.Rename(m.path("bucket", "f"), m.path("bucket", "g")))
+	_, err = f.Write([]byte("after"))
+	must(t, err)
+	must(t, f.Close())
+	want(t, m.path("bucket", "g"), "before after")
+	absent(t, m.path("bucket", "f"))
+}
+
+func TestRenameDirectory(t *testing.T) {
+	m, _ := bucketMount(t)
+	must(t, os.MkdirAll(m.path("bucket", "a", "sub"), 0o755))
+	for i := range 50 {
+		write(t, m.path("bucket", "a", "sub", fmt.Sprint(i)), fmt.Sprint("data ", i))
+	}
+	r, err := os.Open(m.path("bucket", "a", "sub", "7"))
+	must(t, err)
+	defer r.Close()
+	w, err := os.Create(m.path("bucket", "a", "sub", "open"))
+	must(t, err)
+	_, err = w.Write([]byte("12"))
+	must(t, err)
+	must(t, os.Rename(m.path("bucket", "a"), m.path("bucket", "b")))
+	absent(t, m.path("bucket", "a"))
+	if got := len(list(t, m.path("bucket", "b", "sub"))); got != 51 {
+		t.Errorf("%d names after the rename, want 51", got)
+	}
+	for i := range 50 {
+		want(t, m.path("bucket", "b", "sub", fmt.Sprint(i)), fmt.Sprint("data ", i))
+	}
+	if data, err := io.ReadAll(r); err != nil || string(data) != "data 7" {
+		t.Errorf("a file that was open: %q, %v", data, err)
+	}
+	_, err = w.Write([]byte("34"))
+	must(t, err)
+	must(t, w.Close())
+	want(t, m.path("bucket", "b", "sub", "open"), "1234")
+	must(t, os.Mkdir(m.path("bucket", "full"), 0o755))
+	write(t, m.path("bucket", "full", "f"), "x")
+	// Not os.Rename, which never asks the system about a directory that is there.
+	wantErrno(t, "over a directory that is not empty", syscall.Rename(m.path("bucket", "b"), m.path("bucket", "full")), syscall.ENOTEMPTY)
+	must(t, os.Mkdir(m.path("bucket", "empty"), 0o755))
+	must(t, syscall.Rename(m.path("bucket", "b"), m.path("bucket", "empty")))
+	want(t, m.path("bucket", "empty", "sub", "3"), "data 3")
+}
+
+func TestRenameDirectoryFailure(t *testing.T) {
+	m, s := bucketMount(t)
+	must(t, os.Mkdir(m.path("bucket", "a"), 0o755))
+	for i := range 20 {
+		write(t, m.path("bucket", "a", fmt.Sprint(i)), fmt.Sprint(i))
+	}
+	s.Inject(emulator.Fault{Verb: "CopyObject", KeyPattern: "b/13", Status: 403, Code: "AccessDenied"})
+	wantErrno(t, "rename", os.Rename(m.path("bucket", "a"), m.path("bucket", "b")), syscall.EACCES)
+	s.ClearFaults()
+	for i := range 20 {
+		want(t, m.path("bucket", "a", fmt.Sprint(i)), fmt.Sprint(i))
+	}
+	absent(t, m.path("bucket", "b"))
+	must(t, os.Rename(m.path("bucket", "a"), m.path("bucket", "b")))
+	want(t, m.path("bucket", "b", "13"), "13")
+}
+
+func TestRenameAcrossBuckets(t *testing.T) {
+	m, _ := bucketMount(t)
+	must(t, os.Mkdir(m.path("second"), 0o755))
+	write(t, m.path("bucket", "f"), "data")
+	wantErrno(t, "rename", os.Rename(m.path("bucket", "f"), m.path("second", "f")), syscall.EXDEV)
+	wantErrno(t, "rename of a bucket", os.Rename(m.path("bucket"), m.path("third")), syscall.EXDEV)
+	out, err := exec.Command("mv", m.path("bucket", "f"), m.path("second", "f")).CombinedOutput()
+	if err != nil || len(out) != 0 {
+		t.Errorf("mv: %v\n%s", err, out)
+	}
+	want(t, m.path("second", "f"), "data")
+	absent(t, m.path("bucket", "f"))
+}

@@ -1,0 +1,310 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"coffer/objstore/emulator"
+)
+
+func TestOldVersionUntilCommit(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	write(t, m.path("bucket", "f"), "old")
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	for range 6 { // 12 MiB: parts are on their way
+		_, err := f.Write(bytes.Repeat([]byte("n"), 2<<20))
+		must(t, err)
+		if got := other.get(t, "bucket", "f"); got != "old" {
+			t.Fatalf("before the close others read %d bytes", len(got))
+		}
+	}
+	must(t, f.Close())
+	if got := other.get(t, "bucket", "f"); len(got) != 12<<20 {
+		t.Errorf("after the close others read %d bytes", len(got))
+	}
+}
+
+func TestCommitAtClose(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	for _, size := range []int{0, 1, 100_000, 9 << 20, 40 << 20} {
+		data := random(t, size)
+		must(t, os.WriteFile(m.path("bucket", "f"), data, 0o644))
+		if got := other.get(t, "bucket", "f"); got != string(data) {
+			t.Errorf("%d bytes: others read %d after close", size, len(got))
+		}
+	}
+}
+
+func TestFsync(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	f, err := os.Create(m.path("bucket", "f"))
+	must(t, err)
+	data := random(t, 9<<20)
+	_, err = f.Write(data)
+	must(t, err)
+	must(t, f.Sync())
+	if got := other.get(t, "bucket", "f"); got != string(data) {
+		t.Errorf("after fsync others read %d bytes", len(got))
+	}
+	_, err = f.Write([]byte("tail"))
+	must(t, err)
+	must(t, f.Close())
+	if got := other.get(t, "bucket", "f"); got != string(data)+"tail" {
+		t.Errorf("after close others read %d bytes", len(got))
+	}
+	d, err := os.Open(m.path("bucket"))
+	must(t, err)
+	defer d.Close()
+	must(t, d.Sync())
+}
+
+func TestSubshellsShareOneFile(t *testing.T) {
+	m, s := bucketMount(t)
+	out, err := exec.Command("sh", "-c", "(echo a; (echo b); echo c) > "+m.path("bucket", "f")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	want(t, m.path("bucket", "f"), "a\nb\nc\n")
+	_ = s
+}
+
+func TestDup(t *testing.T) {
+	m, s := bucketMount(t)
+	f, err := os.Create(m.path("bucket", "f"))
+	must(t, err)
+	fd, err := syscall.Dup(int(f.Fd()))
+	must(t, err)
+	_, err = f.Write([]byte("1"))
+	must(t, err)
+	must(t, f.Close())
+	g := os.NewFile(uintptr(fd), "dup")
+	_, err = g.Write([]byte("2"))
+	must(t, err)
+	must(t, g.Close())
+	want(t, m.path("bucket", "f"), "12")
+	if n := count(s, "PutObject", "f"); n != 2 {
+		t.Errorf("%d PUTs for two closes of the opener", n)
+	}
+}
+
+func TestLostUpdateRefused(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	write(t, m.path("bucket", "f"), "old")
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte("X"), 0)
+	must(t, err)
+	other.put(t, "bucket", "f", "theirs")
+	wantErrno(t, "close over somebody else's version", f.Close(), syscall.ESTALE)
+	if got := other.get(t, "bucket", "f"); got != "theirs" {
+		t.Errorf("the store has %q", got)
+	}
+	f, err = os.Create(m.path("bucket", "new"))
+	must(t, err)
+	_, err = f.Write([]byte("ours"))
+	must(t, err)
+	other.put(t, "bucket", "new", "theirs")
+	wantErrno(t, "close over a file that was absent", f.Close(), syscall.EEXIST)
+	if got := other.get(t, "bucket", "new"); got != "theirs" {
+		t.Errorf("the store has %q", got)
+	}
+}
+
+func TestWriteErrorIsSticky(t *testing.T) {
+	m, s := bucketMount(t)
+	write(t, m.path("bucket", "f"), "old")
+	s.Inject(emulator.Fault{Verb: "PutObject", KeyPattern: "f", Status: 403, Code: "AccessDenied"})
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	_, err = f.Write([]byte("new"))
+	must(t, err)
+	wantErrno(t, "fsync", f.Sync(), syscall.EACCES)
+	s.ClearFaults()
+	_, err = f.Write([]byte("more"))
+	wantErrno(t, "write after the failure", err, syscall.EACCES)
+	wantErrno(t, "fsync after the failure", f.Sync(), syscall.EACCES)
+	wantErrno(t, "close", f.Close(), syscall.EACCES)
+	want(t, m.path("bucket", "f"), "old")
+	write(t, m.path("bucket", "f"), "again")
+	want(t, m.path("bucket", "f"), "again")
+}
+
+func TestReadBack(t *testing.T) {
+	m, _ := bucketMount(t)
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	defer f.Close()
+	data := random(t, 1<<20)
+	_, err = f.Write(data)
+	must(t, err)
+	got := make([]byte, len(data))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read back: %v", err)
+	}
+	if st, err := f.Stat(); err != nil || st.Size() != int64(len(data)) {
+		t.Errorf("size before the commit: %v, %v", st.Size(), err)
+	}
+}
+
+func TestSecondOpenSeesUncommitted(t *testing.T) {
+	m, _ := bucketMount(t)
+	f, err := os.Create(m.path("bucket", "f"))
+	must(t, err)
+	defer f.Close()
+	_, err = f.Write([]byte("seen"))
+	must(t, err)
+	want(t, m.path("bucket", "f"), "seen")
+	if got := list(t, m.path("bucket")); !slices.Equal(got, []string{"f"}) {
+		t.Errorf("the directory shows %q", got)
+	}
+}
+
+// TestRandomWritesMatchModel does the same operations on the mount and on a
+// local file and compares all along.
+func TestRandomWritesMatchModel(t *testing.T) {
+	m, _ := bucketMount(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := mathrand.New(mathrand.NewPCG(seed, 0))
+	paths := []string{m.path("bucket", "f"), filepath.Join(t.TempDir(), "model")}
+	const maxSize = 12 << 20
+	content := func() string {
+		a, err := os.ReadFile(paths[0])
+		must(t, err)
+		b, err := os.ReadFile(paths[1])
+		must(t, err)
+		if !bytes.Equal(a, b) {
+			t.Fatalf("the mount has %d bytes, the model %d, and they differ", len(a), len(b))
+		}
+		return string(a)
+	}
+	for round := range 12 {
+		flags := os.O_RDWR | os.O_CREATE
+		if r.IntN(4) == 0 {
+			flags |= os.O_TRUNC
+		}
+		if r.IntN(5) == 0 {
+			flags |= os.O_APPEND
+		}
+		var files [2]*os.File
+		for i, p := range paths {
+			f, err := os.OpenFile(p, flags, 0o644)
+			must(t, err)
+			files[i] = f
+		}
+		for op := range 12 {
+			off, n := r.Int64N(maxSize), r.IntN(1<<20)+1
+			data := random(t, n)
+			kind := r.IntN(6)
+			var results [2]string
+			for i, f := range files {
+				switch {
+				case kind == 0:
+					must(t, f.Truncate(off))
+				case kind == 1:
+					buf := make([]byte, n)
+					got, err := f.ReadAt(buf, off)
+					if err != nil && err != io.EOF {
+						t.Fatalf("round %d op %d: read: %v", round, op, err)
+					}
+					results[i] = string(buf[:got])
+				case kind == 2:
+					must(t, f.Sync())
+				case kind == 3 || flags&os.O_APPEND != 0:
+					if flags&os.O_APPEND == 0 {
+						_, err := f.Seek(0, io.SeekEnd)
+						must(t, err)
+					}
+					_, err := f.Write(data)
+					must(t, err)
+				default:
+					_, err := f.WriteAt(data, off)
+					must(t, err)
+				}
+				st, err := f.Stat()
+				must(t, err)
+				results[i] += fmt.Sprint(st.Size())
+			}
+			if results[0] != results[1] {
+				t.Fatalf("round %d op %d kind %d off %d len %d flags %#x: the mount and the model differ", round, op, kind, off, n, flags)
+			}
+		}
+		for _, f := range files {
+			must(t, f.Close())
+		}
+		content()
+	}
+	before := content()
+	m.stop()
+	m.start()
+	if after := content(); after != before {
+		t.Error("another content after a remount")
+	}
+}
+
+func TestTruncateAtOpenIsPartOfCommit(t *testing.T) {
+	m, s := bucketMount(t)
+	write(t, m.path("bucket", "f"), "old")
+	s.ResetRequests()
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	_, err = f.Write([]byte("new content"))
+	must(t, err)
+	if n := count(s, "PutObject", "f"); n != 0 {
+		t.Errorf("%d PUTs before the close", n)
+	}
+	m.kill()
+	f.Close()
+	if got := client(t, m.env).get(t, "bucket", "f"); got != "old" {
+		t.Errorf("after a kill between open and close: %q", got)
+	}
+}
+
+func TestKilledProgramsDataIsCommitted(t *testing.T) {
+	m, _ := bucketMount(t)
+	cmd := exec.Command("sh", "-c", "exec > "+m.path("bucket", "f")+"; echo written; kill -9 $$")
+	if err := cmd.Run(); err == nil {
+		t.Fatal("the program was not killed")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for client(t, m.env).get(t, "bucket", "f") != "written\n" {
+		if time.Now().After(deadline) {
+			t.Fatalf("the store has %q", client(t, m.env).get(t, "bucket", "f"))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestReadBackOfStreamPublishes(t *testing.T) {
+	m, _ := bucketMount(t)
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	data := random(t, 20<<20)
+	_, err = f.Write(data)
+	must(t, err)
+	copy(data, "HEAD")
+	_, err = f.WriteAt([]byte("HEAD"), 0)
+	must(t, err)
+	got := make([]byte, 1<<20)
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data[:len(got)]) {
+		t.Errorf("read back: %v", err)
+	}
+	must(t, f.Close())
+	if got := client(t, m.env).get(t, "bucket", "f"); got != string(data) {
+		t.Errorf("the store has %d bytes, want %d, or others", len(got), len(data))
+	}
+}

@@ -53,7 +53,7 @@ func newEmulator(a *app) *cobra.Command {
 				return usageErrorf("COFFER_EMULATOR_ACCESS_KEY_ID and COFFER_EMULATOR_SECRET_ACCESS_KEY belong together")
 			}
 			srv, err := emulator.New(emulator.Config{
-				Dir: dir, Dialect: dialect, AccessKeyID: id, SecretAccessKey: secret, Logger: newLogger(a.stderr, cfg),
+				Dir: dir, Dialect: dialect, AllowSSECOverHTTP: true, AccessKeyID: id, SecretAccessKey: secret, Logger: newLogger(a.stderr, cfg),
 			})
 			if err != nil {
 				return err

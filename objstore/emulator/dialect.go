@@ -14,6 +14,8 @@ type dialect struct {
 	// encrypts: server-side encryption is real. SSE headers are checked and
 	// obeyed, and the bucket's rule decides where there are none.
 	encrypts bool
+	// customerKeys: SSE-C is served; else its headers are ignored.
+	customerKeys bool
 	// encryptsByDefault: a bucket without a rule behaves as one with AES256,
 	// and GetBucketEncryption says so (Amazon S3 since January 2023).
 	encryptsByDefault bool
@@ -26,7 +28,7 @@ type dialect struct {
 
 // dialects is the table of all of them.
 var dialects = [...]dialect{
-	{name: "aws", encrypts: true, encryptsByDefault: true, bucketEncryption: true},
+	{name: "aws", encrypts: true, customerKeys: true, encryptsByDefault: true, bucketEncryption: true},
 	{name: "liar", bucketEncryption: true, echoesSSE: true},
 	{name: "nosse"},
 }

@@ -31,7 +31,8 @@
 // else, and a plaintext object is always one segment, so grep over DIR finds
 // what is not encrypted. An encrypted segment is a row of frames of 64 KiB,
 // each sealed by AES-256-GCM under the segment's own data key; that key lies
-// in the metadata, wrapped by the key-encryption key. Plaintext of an object
+// in the metadata, wrapped by the key-encryption key or, for SSE-C, by the key
+// of the client, of which nothing but a salted check is kept. Plaintext of an object
 // that is to be encrypted is never in any file, temporary files and parts
 // included.
 //

@@ -3,20 +3,17 @@ package emulator
 import (
 	"encoding/xml"
 	"net/http"
-	"strings"
 )
 
-// Everything about server-side encryption modes is in this file: which a
-// request asks for, which a bucket's rule adds, what replies show. The bytes
-// themselves are sealed in vault.go.
+// Server-side encryption: which mode a request asks for, which a bucket's rule
+// adds, what replies show. customer.go has the keys that clients bring; the
+// bytes themselves are sealed in segment.go.
 
 const (
 	headerSSE          = "x-amz-server-side-encryption"
 	headerSSEKeyID     = "x-amz-server-side-encryption-aws-kms-key-id"
 	headerSSEContext   = "x-amz-server-side-encryption-context"
 	headerSSEBucket    = "x-amz-server-side-encryption-bucket-key-enabled"
-	headerSSECPrefix   = "x-amz-server-side-encryption-customer-"
-	headerCopySSEC     = "x-amz-copy-source-server-side-encryption-customer-"
 	algorithmAES256    = "AES256"
 	algorithmKMS       = "aws:kms"
 	algorithmKMSDouble = "aws:kms:dsse"
@@ -24,16 +21,32 @@ const (
 
 // sseState is how an object is encrypted. The zero value is plaintext.
 type sseState struct {
-	Algorithm string `json:"algorithm,omitempty"` // the SSE header's value
+	// Algorithm is the SSE header's value; "" is plaintext or Customer.
+	Algorithm string `json:"algorithm,omitempty"`
+	// Customer is set for an object under a customer's key.
+	Customer *customerCheck `json:"customer,omitempty"`
 }
 
-func (s sseState) encrypted() bool { return s.Algorithm != "" }
+func (st sseState) encrypted() bool { return st.Algorithm != "" || st.Customer != nil }
 
-// show puts the headers of a reply about an object.
-func (s sseState) show(h http.Header) {
-	if s.Algorithm != "" {
-		h.Set(headerSSE, s.Algorithm)
+// show puts the headers of a reply about an object; customer is the key that
+// the request brought, nil without.
+func (st sseState) show(h http.Header, customer *customerKey) {
+	switch {
+	case st.Algorithm != "":
+		h.Set(headerSSE, st.Algorithm)
+	case st.Customer != nil && customer != nil:
+		customer.show(h)
 	}
+}
+
+// etag is the entity tag of a body with the digest d. As on Amazon S3 it is
+// the MD5 of the plaintext only where no key but the server's own is involved.
+func (st sseState) etag(d *digest) string {
+	if st.Algorithm == "" && st.Customer == nil || st.Algorithm == algorithmAES256 {
+		return d.etag()
+	}
+	return newID()
 }
 
 // bucketRule is a bucket's default encryption. The zero value is no rule.
@@ -43,14 +56,51 @@ type bucketRule struct {
 	BucketKey bool   `json:"bucketKey,omitempty"`
 }
 
+// protection is how the bytes of an object are sealed.
+type protection struct {
+	state    sseState
+	root     *rootKey     // nil for plaintext
+	customer *customerKey // what the request brought, nil without
+}
+
+// protect decides how a new object of c is encrypted and makes its key.
+func (s *Server) protect(c *call) (protection, error) {
+	customer, err := s.customer(c, customerPrefix)
+	if err != nil {
+		return protection{}, err
+	}
+	if customer != nil {
+		if c.r.Header.Get(headerSSE) != "" {
+			return protection{}, fail("InvalidArgument", "Server Side Encryption with Customer provided key is incompatible with the encryption method specified").with("ArgumentName", headerSSE)
+		}
+		root, err := newRootKey(customer.key)
+		return protection{sseState{Customer: newCustomerCheck(customer)}, root, customer}, err
+	}
+	st, err := s.dialect.newObjectSSE(c.r.Header, c.bucket.config().Encryption)
+	if err != nil {
+		return protection{}, err
+	}
+	root, err := s.root(st, nil)
+	return protection{state: st, root: root}, err
+}
+
+// root returns the root key of a stored object. The caller has admitted the
+// customer's key.
+func (s *Server) root(st sseState, customer *customerKey) (*rootKey, error) {
+	switch {
+	case st.Customer != nil:
+		return newRootKey(customer.key)
+	case st.encrypted():
+		return s.vault.root, nil
+	}
+	return nil, nil
+}
+
 // newObjectSSE decides how a new object is encrypted, by the request's headers
 // and the bucket's rule.
 func (d dialect) newObjectSSE(h http.Header, rule bucketRule) (sseState, error) {
 	if !d.encrypts {
 		return sseState{}, nil
-	}
-	if err := d.refuseCustomerKey(h); err != nil {
-		return sseState{}, err
 	}
 	algorithm := h.Get(headerSSE)
 	switch {
@@ -80,24 +130,9 @@ func checkAlgorithm(algorithm, code string) error {
 	return fail(code, "The encryption request you specified is not valid. Supported value: AES256, aws:kms, aws:kms:dsse.").with("ArgumentName", headerSSE).with("ArgumentValue", algorithm)
 }
 
-// refuseCustomerKey answers a request with a customer's key: to ignore it
-// would store or return what the client takes for protected by that key.
-func (d dialect) refuseCustomerKey(h http.Header) error {
-	if !d.encrypts {
-		return nil
-	}
-	for name := range h {
-		lower := strings.ToLower(name)
-		if strings.HasPrefix(lower, headerSSECPrefix) || strings.HasPrefix(lower, headerCopySSEC) {
-			return fail("NotImplemented", "A header you provided implies functionality that is not implemented: this server has no SSE-C.").with("Header", lower)
-		}
-	}
-	return nil
-}
-
 // showWrite puts the encryption headers of the reply to a write of an object
-// that is stored as s says.
-func (d dialect) showWrite(h http.Header, request http.Header, s sseState) {
+// that is stored as st says.
+func (d dialect) showWrite(h http.Header, request http.Header, st sseState, customer *customerKey) {
 	if d.echoesSSE {
 		for _, name := range []string{headerSSE, headerSSEKeyID, headerSSEBucket} {
 			if v := request.Get(name); v != "" {
@@ -106,7 +141,7 @@ func (d dialect) showWrite(h http.Header, request http.Header, s sseState) {
 		}
 		return
 	}
-	s.show(h)
+	st.show(h, customer)
 }
 
 // encryptionXML is the body of Get- and PutBucketEncryption.

@@ -128,7 +128,7 @@ func TestEncryptionHeaders(t *testing.T) {
 			}
 			_, err = c.PutObject(t.Context(), customer(&s3.PutObjectInput{Bucket: aws.String("bucket"), Key: aws.String("c")}))
 			if tc.dialect == "aws" {
-				requireFailure(t, err, 501, "NotImplemented")
+				requireFailure(t, err, 400, "InvalidRequest")
 			} else {
 				require.NoError(t, err)
 			}

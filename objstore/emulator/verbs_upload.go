@@ -13,9 +13,11 @@ func (s *Server) createUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	if v.SSE, err = s.dialect.newObjectSSE(h, c.bucket.config().Encryption); err != nil {
+	how, err := s.protect(c)
+	if err != nil {
 		return err
 	}
+	v.SSE = how.state
 	conf := uploadConfig{ID: newID(), Initiated: s.clock.now().UTC(), Object: *v}
 	if conf.ChecksumAlgorithm, conf.ChecksumType, err = readUploadChecksum(h); err != nil {
 		return err
@@ -25,7 +27,7 @@ func (s *Server) createUpload(c *call) error {
 		return err
 	}
 	out := c.w.Header()
-	s.dialect.showWrite(out, h, v.SSE)
+	s.dialect.showWrite(out, h, v.SSE, how.customer)
 	if u.ChecksumAlgorithm != "" {
 		out.Set("x-amz-checksum-algorithm", u.ChecksumAlgorithm)
 		out.Set("x-amz-checksum-type", u.ChecksumType)
@@ -77,12 +79,27 @@ func (c *call) partOf() (*upload, int, error) {
 	return u, number, err
 }
 
+// protectPart finds how a part of u is encrypted: as the upload was created.
+func (s *Server) protectPart(c *call, u *upload) (protection, error) {
+	customer, err := s.customer(c, customerPrefix)
+	if err != nil {
+		return protection{}, err
+	}
+	st := u.Object.SSE
+	if err := st.admitPart(customer); err != nil {
+		return protection{}, err
+	}
+	root, err := s.root(st, customer)
+	return protection{st, root, customer}, err
+}
+
 func (s *Server) uploadPart(c *call) error {
 	h := c.r.Header
-	if err := s.dialect.refuseCustomerKey(h); err != nil {
+	u, number, err := c.partOf()
+	if err != nil {
 		return err
 	}
-	u, number, err := c.partOf()
+	how, err := s.protectPart(c, u)
 	if err != nil {
 		return err
 	}
@@ -94,18 +111,18 @@ func (s *Server) uploadPart(c *call) error {
 	if err != nil {
 		return err
 	}
-	got, err := s.receive(c, want, alg, u.Object.SSE.encrypted())
+	got, err := s.receive(c, want, alg, how.root)
 	if err != nil {
 		return err
 	}
-	p := uploadPart{Number: number, Segment: got.seg, ETag: got.digest.etag(), Checksum: got.digest.checksum(), Modified: s.clock.now().UTC()}
+	p := uploadPart{Number: number, Segment: got.seg, ETag: how.state.etag(got.digest), Checksum: got.digest.checksum(), Modified: s.clock.now().UTC()}
 	if err := c.bucket.addPart(u, p); err != nil {
 		s.vault.remove(c.bucket.dataDir(), []segment{p.Segment})
 		return err
 	}
 	out := c.w.Header()
 	out.Set("ETag", quoted(p.ETag))
-	s.dialect.showWrite(out, h, u.Object.SSE)
+	s.dialect.showWrite(out, h, how.state, how.customer)
 	if a := checksumByName(p.Checksum.Algorithm); a != nil {
 		out.Set(a.header(), p.Checksum.Value)
 	}

@@ -17,8 +17,9 @@ const emulatorLong = `Serve S3 on the loopback interface, for development and te
 in --dir and survive a crash; server-side encryption really encrypts there.
 
 Once it listens it prints lines for a shell to evaluate, export NAME=VALUE, for
-AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION. It
-ends on SIGTERM or SIGINT.
+AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_KMS, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY and AWS_REGION. The AWS KMS API is served at the same
+address. It ends on SIGTERM or SIGINT.
 
 The keys are taken from COFFER_EMULATOR_ACCESS_KEY_ID and
 COFFER_EMULATOR_SECRET_ACCESS_KEY, else made up anew.

@@ -16,6 +16,7 @@
 //	DIR/format                     the layout's version
 //	DIR/lock                       flock of the one server that uses DIR
 //	DIR/kek                        the key-encryption key: 32 bytes in hex, 0600
+//	DIR/kms.json                   the key service's keys and aliases
 //	DIR/tmp/                       files being written; emptied by New
 //	DIR/buckets/NAME/bucket.json   creation time, versioning, encryption rule
 //	DIR/buckets/NAME/meta/HH/HASH-VERSION.json
@@ -35,6 +36,15 @@
 // of the client, of which nothing but a salted check is kept. Plaintext of an object
 // that is to be encrypted is never in any file, temporary files and parts
 // included.
+//
+// # Key service
+//
+// The server speaks the AWS KMS API too, on the same address: a POST to "/"
+// with an X-Amz-Target. Keys are symmetric; their material lies in kms.json,
+// wrapped by the key-encryption key. A ciphertext names its key and the version
+// of the material, so a rotation leaves it readable, and is bound to its
+// encryption context. In faults and in the log the verbs are "kms:Decrypt" and
+// so on.
 //
 // # Crashes
 //
@@ -77,6 +87,8 @@
 //
 //	Server.making   held by CreateBucket over the making of directories
 //	Server.mu       the bucket table; memory only, a leaf
+//	keyService.changing  held by a change of keys over the writing of kms.json
+//	keyService.mu   keys and aliases; memory only, a leaf
 //	bucket.gate     read-held by a commit, write-held by DeleteBucket
 //	bucket.keys     one stripe of mutexes per key hash, held by a commit over
 //	                the rename of one small metadata file: the check of a

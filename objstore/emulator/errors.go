@@ -79,6 +79,30 @@ var statusOf = map[string]int{
 	"ConditionalRequestConflict":                     http.StatusConflict,
 	"MissingRequestBodyError":                        http.StatusBadRequest,
 	"MaxMessageLengthExceeded":                       http.StatusBadRequest,
+
+	// KMS, from the API reference of AWS KMS, "Common errors" and each
+	// operation's own.
+	"AccessDeniedException":               http.StatusBadRequest,
+	"AlreadyExistsException":              http.StatusBadRequest,
+	"DisabledException":                   http.StatusBadRequest,
+	"ExpiredTokenException":               http.StatusBadRequest,
+	"IncompleteSignatureException":        http.StatusBadRequest,
+	"IncorrectKeyException":               http.StatusBadRequest,
+	"InvalidAliasNameException":           http.StatusBadRequest,
+	"InvalidArnException":                 http.StatusBadRequest,
+	"InvalidCiphertextException":          http.StatusBadRequest,
+	"InvalidKeyUsageException":            http.StatusBadRequest,
+	"InvalidSignatureException":           http.StatusBadRequest,
+	"KMSInternalException":                http.StatusInternalServerError,
+	"KMSInvalidStateException":            http.StatusBadRequest,
+	"KeyUnavailableException":             http.StatusInternalServerError,
+	"MissingAuthenticationTokenException": http.StatusBadRequest,
+	"NotFoundException":                   http.StatusBadRequest,
+	"ThrottlingException":                 http.StatusBadRequest,
+	"UnknownOperationException":           http.StatusBadRequest,
+	"UnrecognizedClientException":         http.StatusBadRequest,
+	"UnsupportedOperationException":       http.StatusBadRequest,
+	"ValidationException":                 http.StatusBadRequest,
 }
 
 // fail makes an error of a code that statusOf knows.

@@ -24,6 +24,7 @@ type Server struct {
 	dialect dialect
 	creds   credentials
 	vault   *vault
+	kms     *keyService
 	clock   *clock
 	lock    *os.File
 	routes  []route
@@ -80,6 +81,9 @@ func (s *Server) open() error {
 		return fmt.Errorf("another server uses it: %w", err)
 	}
 	if s.vault, err = openVault(s.cfg.Dir, s.cfg.Fsync); err != nil {
+		return err
+	}
+	if s.kms, err = openKeyService(s.vault, s.cfg.Region, s.clock.now); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(filepath.Join(s.cfg.Dir, "buckets"))
@@ -149,6 +153,7 @@ func (s *Server) Endpoint() string {
 func (s *Server) Env() []string {
 	return []string{
 		"AWS_ENDPOINT_URL=" + s.Endpoint(),
+		"AWS_ENDPOINT_URL_KMS=" + s.Endpoint(),
 		"AWS_ACCESS_KEY_ID=" + s.cfg.AccessKeyID,
 		"AWS_SECRET_ACCESS_KEY=" + s.cfg.SecretAccessKey,
 		"AWS_REGION=" + s.cfg.Region,
@@ -280,6 +285,12 @@ func (s *Server) serve(c *call, w *reply) {
 
 // route fills in c from the request's line.
 func (s *Server) route(c *call) (*route, error) {
+	if isKMS(c.r) {
+		c.verb = kmsVerb + strings.TrimPrefix(c.r.Header.Get("X-Amz-Target"), kmsTarget)
+		c.query = c.r.URL.Query()
+		c.kms = true
+		return nil, nil
+	}
 	var lv level
 	c.name, c.key, lv = target(c.r.Host, c.r.URL.Path)
 	var err error
@@ -297,6 +308,9 @@ func (s *Server) route(c *call) (*route, error) {
 
 // handle authenticates, finds the bucket and runs the verb.
 func (s *Server) handle(c *call, rt *route) error {
+	if c.kms {
+		return s.handleKMS(c)
+	}
 	var err error
 	if c.sig, err = s.creds.verify(c.r, c.query, s.clock.now()); err != nil {
 		return err
@@ -349,6 +363,14 @@ func (s *Server) refuse(c *call, w *reply, err error) {
 	if w.status != 0 {
 		c.code = e.Code
 		panic(http.ErrAbortHandler)
+	}
+	if c.kms {
+		_, _ = io.CopyN(io.Discard, c.r.Body, maxDrain)
+		if e.Code == "InternalError" {
+			e = fail("KMSInternalException", "%s", e.Message)
+		}
+		c.sendKMSError(e)
+		return
 	}
 	w.Header().Set("x-amz-bucket-region", s.cfg.Region)
 	if c.r.Header.Get("Expect") == "" {

@@ -153,10 +153,10 @@ func (s *Server) Endpoint() string {
 func (s *Server) Env() []string {
 	return []string{
 		"AWS_ENDPOINT_URL=" + s.Endpoint(),
-		"AWS_ENDPOINT_URL_KMS=" + s.Endpoint(),
 		"AWS_ACCESS_KEY_ID=" + s.cfg.AccessKeyID,
 		"AWS_SECRET_ACCESS_KEY=" + s.cfg.SecretAccessKey,
 		"AWS_REGION=" + s.cfg.Region,
+		"AWS_ENDPOINT_URL_KMS=" + s.Endpoint(),
 	}
 }
 

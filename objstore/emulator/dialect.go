@@ -16,6 +16,20 @@ type dialect struct {
 	encrypts bool
 	// customerKeys: SSE-C is served; else its headers are ignored.
 	customerKeys bool
+	// modes are the values of the SSE header that are served, separated by
+	// spaces.
+	modes string
+	// plainKeyNames: keys of the key service are known by the plain name of
+	// an alias; otherwise by id, alias or ARN.
+	plainKeyNames bool
+	// dropsBucketKey: bucket keys and blocked encryption types are accepted
+	// and forgotten.
+	dropsBucketKey bool
+	// md5ETags: an ETag is the MD5 of the plaintext in every mode.
+	md5ETags bool
+	// showsSSE are the verbs whose replies to a write tell the encryption,
+	// separated by spaces; "" is all.
+	showsSSE string
 	// encryptsByDefault: a bucket without a rule behaves as one with AES256,
 	// and GetBucketEncryption says so (Amazon S3 since January 2023).
 	encryptsByDefault bool
@@ -28,7 +42,7 @@ type dialect struct {
 
 // dialects is the table of all of them.
 var dialects = [...]dialect{
-	{name: "aws", encrypts: true, customerKeys: true, encryptsByDefault: true, bucketEncryption: true},
+	{name: "aws", encrypts: true, customerKeys: true, encryptsByDefault: true, bucketEncryption: true, modes: "AES256 aws:kms aws:kms:dsse"},
 	{name: "liar", bucketEncryption: true, echoesSSE: true},
 	{name: "nosse"},
 }

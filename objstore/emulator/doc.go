@@ -33,7 +33,9 @@
 // what is not encrypted. An encrypted segment is a row of frames of 64 KiB,
 // each sealed by AES-256-GCM under the segment's own data key; that key lies
 // in the metadata, wrapped by the key-encryption key or, for SSE-C, by the key
-// of the client, of which nothing but a salted check is kept. Plaintext of an object
+// of the client, of which nothing but a salted check is kept, or, for SSE-KMS,
+// by a key of the object's own that lies there sealed by the key service. Under
+// DSSE-KMS every frame is sealed twice. Plaintext of an object
 // that is to be encrypted is never in any file, temporary files and parts
 // included.
 //

@@ -80,6 +80,13 @@ var statusOf = map[string]int{
 	"MissingRequestBodyError":                        http.StatusBadRequest,
 	"MaxMessageLengthExceeded":                       http.StatusBadRequest,
 
+	// What S3 makes of the key service's errors; kms:KeyNotFound is MinIO's.
+	"KMS.DisabledException":        http.StatusBadRequest,
+	"KMS.InvalidKeyUsageException": http.StatusBadRequest,
+	"KMS.KMSInvalidStateException": http.StatusBadRequest,
+	"KMS.NotFoundException":        http.StatusBadRequest,
+	"kms:KeyNotFound":              http.StatusNotFound,
+
 	// KMS, from the API reference of AWS KMS, "Common errors" and each
 	// operation's own.
 	"AccessDeniedException":               http.StatusBadRequest,

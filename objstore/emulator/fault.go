@@ -13,7 +13,11 @@ import (
 // the others say what happens to them; several effects may be combined. All
 // zero selectors match everything.
 type Fault struct {
-	// Verb is the operation's name, such as "GetObject" or "UploadPart".
+	// Verb is the operation's name, such as "GetObject" or "UploadPart". Those
+	// of the key service begin with "kms:"; "kms:GenerateDataKey" and
+	// "kms:Decrypt" strike S3's own calls too, made for an object under SSE-KMS
+	// that is written or read: there Bucket and KeyPattern are the object's and
+	// only Delay, Status and Code have an effect.
 	Verb string
 	// Bucket is the bucket's name.
 	Bucket string

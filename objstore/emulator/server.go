@@ -257,13 +257,7 @@ func (s *Server) serve(c *call, w *reply) {
 		w.record()
 		cut(w.ResponseWriter, true)
 	}
-	if w.fault.Delay > 0 {
-		select {
-		case <-time.After(w.fault.Delay):
-		case <-c.r.Context().Done():
-		case <-s.done:
-		}
-	}
+	s.delay(c, w.fault)
 	if w.fault.Stall {
 		w.record()
 		s.stall(c.r.Context(), c.r)
@@ -280,6 +274,19 @@ func (s *Server) serve(c *call, w *reply) {
 	}
 	if w.fault.LoseReply {
 		cut(w.ResponseWriter, false)
+	}
+}
+
+// delay waits as long as a fault says, or until the client or the server gives
+// up.
+func (s *Server) delay(c *call, f Fault) {
+	if f.Delay <= 0 {
+		return
+	}
+	select {
+	case <-time.After(f.Delay):
+	case <-c.r.Context().Done():
+	case <-s.done:
 	}
 }
 

@@ -247,7 +247,7 @@ func (s *Server) sendCompleted(c *call, v *version) error {
 	doc.Xmlns, doc.Bucket, doc.Key, doc.ETag = xmlns, c.bucket.name, keyText{escapeXML(c.key)}, quoted(v.ETag)
 	doc.Location = "http://" + c.r.Host + "/" + c.bucket.name + "/" + uriEncode(c.key, true)
 	doc.set(v.Checksum)
-	s.dialect.showWrite(c.w.Header(), c.r.Header, v.SSE, nil)
+	s.showWrite(c, v.SSE, nil)
 	c.showVersion(v)
 	return c.sendXML(http.StatusOK, doc)
 }

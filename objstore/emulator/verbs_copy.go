@@ -40,7 +40,7 @@ func (s *Server) openSource(c *call) (*source, error) {
 		err = readCondition(c.r.Header, "X-Amz-Copy-Source-", body.v)
 	}
 	if err == nil {
-		body.root, err = s.root(body.v.SSE, customer)
+		body.root, err = s.root(c, name, key, body.v.SSE, customer)
 	}
 	if err != nil {
 		body.Close()
@@ -109,12 +109,12 @@ func (s *Server) copyObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	v.Segments, v.Size, v.ETag, v.Checksum = []segment{seg}, seg.Size, v.SSE.etag(d), d.checksum()
+	v.Segments, v.Size, v.ETag, v.Checksum = []segment{seg}, seg.Size, s.dialect.etag(v.SSE, d), d.checksum()
 	if err := c.bucket.commit(v, cond); err != nil {
 		s.vault.remove(c.bucket.dataDir(), v.Segments)
 		return err
 	}
-	s.dialect.showWrite(c.w.Header(), h, v.SSE, how.customer)
+	s.showWrite(c, v.SSE, how.customer)
 	c.showVersion(v)
 	src.show(c)
 	var doc struct {
@@ -211,12 +211,12 @@ func (s *Server) uploadPartCopy(c *call) error {
 	if err != nil {
 		return err
 	}
-	p := uploadPart{Number: number, Segment: seg, ETag: how.state.etag(d), Checksum: d.checksum(), Modified: s.clock.now().UTC()}
+	p := uploadPart{Number: number, Segment: seg, ETag: s.dialect.etag(how.state, d), Checksum: d.checksum(), Modified: s.clock.now().UTC()}
 	if err := c.bucket.addPart(u, p); err != nil {
 		s.vault.remove(c.bucket.dataDir(), []segment{seg})
 		return err
 	}
-	s.dialect.showWrite(c.w.Header(), c.r.Header, how.state, how.customer)
+	s.showWrite(c, how.state, how.customer)
 	src.show(c)
 	var doc struct {
 		XMLName      xml.Name `xml:"CopyPartResult"`

@@ -103,14 +103,14 @@ func (s *Server) putObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	v.Segments, v.Size, v.ETag, v.Checksum = []segment{got.seg}, got.seg.Size, v.SSE.etag(got.digest), got.digest.checksum()
+	v.Segments, v.Size, v.ETag, v.Checksum = []segment{got.seg}, got.seg.Size, s.dialect.etag(v.SSE, got.digest), got.digest.checksum()
 	if err := c.bucket.commit(v, cond); err != nil {
 		s.vault.remove(c.bucket.dataDir(), v.Segments)
 		return err
 	}
 	out := c.w.Header()
 	out.Set("ETag", quoted(v.ETag))
-	s.dialect.showWrite(out, h, v.SSE, how.customer)
+	s.showWrite(c, v.SSE, how.customer)
 	c.showVersion(v)
 	showChecksum(out, v.Checksum)
 	return c.send(http.StatusOK)
@@ -157,7 +157,7 @@ func (s *Server) getObject(c *call) error {
 		return err
 	}
 	if c.r.Method != http.MethodHead {
-		if body.root, err = s.root(v.SSE, customer); err != nil {
+		if body.root, err = s.root(c, c.bucket.name, c.key, v.SSE, customer); err != nil {
 			return err
 		}
 	}

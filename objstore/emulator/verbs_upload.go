@@ -27,7 +27,7 @@ func (s *Server) createUpload(c *call) error {
 		return err
 	}
 	out := c.w.Header()
-	s.dialect.showWrite(out, h, v.SSE, how.customer)
+	s.showWrite(c, v.SSE, how.customer)
 	if u.ChecksumAlgorithm != "" {
 		out.Set("x-amz-checksum-algorithm", u.ChecksumAlgorithm)
 		out.Set("x-amz-checksum-type", u.ChecksumType)
@@ -89,7 +89,7 @@ func (s *Server) protectPart(c *call, u *upload) (protection, error) {
 	if err := st.admitPart(customer); err != nil {
 		return protection{}, err
 	}
-	root, err := s.root(st, customer)
+	root, err := s.root(c, c.bucket.name, c.key, st, customer)
 	return protection{st, root, customer}, err
 }
 
@@ -115,14 +115,14 @@ func (s *Server) uploadPart(c *call) error {
 	if err != nil {
 		return err
 	}
-	p := uploadPart{Number: number, Segment: got.seg, ETag: how.state.etag(got.digest), Checksum: got.digest.checksum(), Modified: s.clock.now().UTC()}
+	p := uploadPart{Number: number, Segment: got.seg, ETag: s.dialect.etag(how.state, got.digest), Checksum: got.digest.checksum(), Modified: s.clock.now().UTC()}
 	if err := c.bucket.addPart(u, p); err != nil {
 		s.vault.remove(c.bucket.dataDir(), []segment{p.Segment})
 		return err
 	}
 	out := c.w.Header()
 	out.Set("ETag", quoted(p.ETag))
-	s.dialect.showWrite(out, h, how.state, how.customer)
+	s.showWrite(c, how.state, how.customer)
 	if a := checksumByName(p.Checksum.Algorithm); a != nil {
 		out.Set(a.header(), p.Checksum.Value)
 	}

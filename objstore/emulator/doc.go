@@ -17,6 +17,7 @@
 //	DIR/lock                       flock of the one server that uses DIR
 //	DIR/kek                        the key-encryption key: 32 bytes in hex, 0600
 //	DIR/kms.json                   the key service's keys and aliases
+//	DIR/tls/                       the server's certificate and its key
 //	DIR/tmp/                       files being written; emptied by New
 //	DIR/buckets/NAME/bucket.json   creation time, versioning, encryption rule
 //	DIR/buckets/NAME/meta/HH/HASH-VERSION.json
@@ -73,6 +74,15 @@
 //	       bucket's rule, repeats the header in the reply to the write, and
 //	       stores plaintext; HEAD and GET show no encryption
 //	nosse  ignores SSE headers and answers ?encryption with 501
+//	minio  encrypts what is asked for; keys of the key service have plain
+//	       names; replies to Create, Complete and Copy are silent about it
+//	scality    encrypts buckets by x-amz-scal-server-side-encryption or
+//	       ?encryption; SSE-C is 501; no conditional writes, no checksums but
+//	       Content-MD5, keys of 915 bytes
+//	scality74  the same before ?encryption and the SSE header were known
+//
+// SSE-C needs TLS as on Amazon S3, or Config.AllowSSECOverHTTP. No bucket
+// blocks it unless its encryption configuration says so.
 //
 // # Where it is not Amazon S3
 //

@@ -80,6 +80,10 @@ var statusOf = map[string]int{
 	"MissingRequestBodyError":                        http.StatusBadRequest,
 	"MaxMessageLengthExceeded":                       http.StatusBadRequest,
 
+	"InvalidInput":            http.StatusBadRequest,
+	"KeyTooLong":              http.StatusBadRequest,
+	"XMinioInvalidObjectName": http.StatusBadRequest,
+
 	// What S3 makes of the key service's errors; kms:KeyNotFound is MinIO's.
 	"KMS.DisabledException":        http.StatusBadRequest,
 	"KMS.InvalidKeyUsageException": http.StatusBadRequest,

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -117,6 +118,16 @@ func (s *Server) Listen(addr string) error {
 	if err != nil {
 		return fmt.Errorf("emulator: %w", err)
 	}
+	if s.cfg.TLS {
+		cert, err := s.certificate()
+		if err != nil {
+			l.Close()
+			return fmt.Errorf("emulator: certificate: %w", err)
+		}
+		// HTTP/1.1 only, as on MinIO: faults cut connections, which HTTP/2
+		// shares among requests.
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12})
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.http != nil {
@@ -145,19 +156,26 @@ func (s *Server) Endpoint() string {
 	if s.address == "" {
 		return ""
 	}
+	if s.cfg.TLS {
+		return "https://" + s.address
+	}
 	return "http://" + s.address
 }
 
 // Env returns the environment variables, as NAME=VALUE, that point the AWS
 // SDKs and the AWS CLI at this server.
 func (s *Server) Env() []string {
-	return []string{
+	env := []string{
 		"AWS_ENDPOINT_URL=" + s.Endpoint(),
 		"AWS_ACCESS_KEY_ID=" + s.cfg.AccessKeyID,
 		"AWS_SECRET_ACCESS_KEY=" + s.cfg.SecretAccessKey,
 		"AWS_REGION=" + s.cfg.Region,
 		"AWS_ENDPOINT_URL_KMS=" + s.Endpoint(),
 	}
+	if s.cfg.TLS {
+		env = append(env, "AWS_CA_BUNDLE="+s.CAFile())
+	}
+	return env
 }
 
 // Close stops serving, cuts what is under way and waits for it. The state in
@@ -304,7 +322,7 @@ func (s *Server) route(c *call) (*route, error) {
 	if c.query, err = parseQuery(c.r.URL.RawQuery); err != nil {
 		return nil, err
 	}
-	rt := match(s.routes, c.r.Method, lv, c.query, c.r.Header)
+	rt := s.dialect.match(s.routes, c.r.Method, lv, c.query, c.r.Header)
 	if rt == nil {
 		c.verb = "Unknown"
 		return nil, nil
@@ -325,8 +343,11 @@ func (s *Server) handle(c *call, rt *route) error {
 	if rt == nil {
 		return errNotImplemented()
 	}
+	if err := s.dialect.screen(c.verb, c.sig.payload, c.r.Header); err != nil {
+		return err
+	}
 	if rt.level == onObject {
-		if err := checkKey(c.key); err != nil {
+		if err := s.dialect.checkKey(c.key); err != nil {
 			return err
 		}
 	}

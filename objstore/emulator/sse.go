@@ -157,7 +157,7 @@ func (d dialect) newObjectSSE(h http.Header, rule bucketRule) (sseState, error) 
 // S3 does not know either.
 func (d dialect) checkAlgorithm(algorithm, code string) error {
 	switch {
-	case strings.Contains(" "+d.modes+" ", " "+algorithm+" "):
+	case among(d.modes, algorithm):
 		return nil
 	case isKMSMode(algorithm):
 		return fail("InvalidArgument", "The encryption method specified is not supported").with("ArgumentName", headerSSE).with("ArgumentValue", algorithm)
@@ -177,7 +177,7 @@ func (s *Server) showWrite(c *call, st sseState, customer *customerKey) {
 		}
 		return
 	}
-	if verbs := s.dialect.showsSSE; verbs != "" && st.Customer == nil && !strings.Contains(" "+verbs+" ", " "+c.verb+" ") {
+	if verbs := s.dialect.showsSSE; verbs != "" && st.Customer == nil && !among(verbs, c.verb) {
 		return
 	}
 	st.show(h, customer)

@@ -88,6 +88,20 @@ func (s *Server) rule(doc encryptionXML) (bucketRule, error) {
 	return rule, nil
 }
 
+// creationHeader is Scality's way to make an encrypted bucket. What it does
+// not know it ignores, and the bucket is plain.
+const creationHeader = "x-amz-scal-server-side-encryption"
+
+func (s *Server) creationRule(h http.Header) bucketRule {
+	switch algorithm := h.Get(creationHeader); algorithm {
+	case algorithmAES256:
+		return bucketRule{Algorithm: algorithm}
+	case algorithmKMS:
+		return bucketRule{Algorithm: algorithm, KeyID: h.Get(creationHeader + "-aws-kms-key-id")}
+	}
+	return bucketRule{}
+}
+
 func (s *Server) getBucketEncryption(c *call) error {
 	if !s.dialect.bucketEncryption {
 		return errNotImplemented()

@@ -110,14 +110,14 @@ func (s *Server) completeUpload(c *call) error {
 	u, err := c.bucket.uploadOf(c.key, id)
 	if err != nil {
 		// A client that lost the answer asks again.
-		if v := c.bucket.completedAs(c.key, id); v != nil {
+		if v := c.bucket.completedAs(c.key, id); v != nil && !s.dialect.completeOnce {
 			return s.sendCompleted(c, v)
 		}
 		return err
 	}
 	u.commit.Lock()
 	defer u.commit.Unlock()
-	if v := c.bucket.completedAs(c.key, id); v != nil {
+	if v := c.bucket.completedAs(c.key, id); v != nil && !s.dialect.completeOnce {
 		return s.sendCompleted(c, v)
 	}
 	if _, err := c.bucket.uploadOf(c.key, id); err != nil {
@@ -234,6 +234,14 @@ func (s *Server) discardJoined(b *bucket, u *upload, v *version) {
 	}
 }
 
+// scheme begins the URL by which the client came.
+func (c *call) scheme() string {
+	if c.r.TLS != nil {
+		return "https://"
+	}
+	return "http://"
+}
+
 func (s *Server) sendCompleted(c *call, v *version) error {
 	var doc struct {
 		XMLName  xml.Name `xml:"CompleteMultipartUploadResult"`
@@ -245,7 +253,7 @@ func (s *Server) sendCompleted(c *call, v *version) error {
 		checksumXML
 	}
 	doc.Xmlns, doc.Bucket, doc.Key, doc.ETag = xmlns, c.bucket.name, keyText{escapeXML(c.key)}, quoted(v.ETag)
-	doc.Location = "http://" + c.r.Host + "/" + c.bucket.name + "/" + uriEncode(c.key, true)
+	doc.Location = c.scheme() + c.r.Host + "/" + c.bucket.name + "/" + uriEncode(c.key, true)
 	doc.set(v.Checksum)
 	s.showWrite(c, v.SSE, nil)
 	c.showVersion(v)

@@ -190,6 +190,9 @@ func (s *Server) uploadPartCopy(c *call) error {
 	if err != nil {
 		return err
 	}
+	if s.dialect.noChecksumCopy && u.ChecksumAlgorithm != "" {
+		return fail("InvalidArgument", "The upload was created with a checksum algorithm and the copy has none.")
+	}
 	how, err := s.protectPart(c, u)
 	if err != nil {
 		return err
@@ -199,7 +202,7 @@ func (s *Server) uploadPartCopy(c *call) error {
 		return err
 	}
 	defer src.body.Close()
-	off, n, err := sourceRange(c.r.Header.Get("X-Amz-Copy-Source-Range"), src.v.Size)
+	off, n, err := sourceRange(c.r.Header.Get("X-Amz-Copy-Source-Range"), src.v.Size, s.dialect.cutsCopyRange)
 	if err != nil {
 		return err
 	}
@@ -231,8 +234,8 @@ func (s *Server) uploadPartCopy(c *call) error {
 }
 
 // sourceRange reads x-amz-copy-source-range, which unlike Range has both ends
-// and must lie within the object.
-func sourceRange(text string, size int64) (off, n int64, err error) {
+// and must lie within the object unless cut is set.
+func sourceRange(text string, size int64, cut bool) (off, n int64, err error) {
 	if text == "" {
 		return 0, size, nil
 	}
@@ -243,6 +246,9 @@ func sourceRange(text string, size int64) (off, n int64, err error) {
 	if !isBytes || err1 != nil || err2 != nil || from < 0 || to < from {
 		return 0, 0, fail("InvalidArgument", "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy").
 			with("ArgumentName", "x-amz-copy-source-range").with("ArgumentValue", text)
+	}
+	if cut && from < size {
+		to = min(to, size-1)
 	}
 	if to >= size {
 		return 0, 0, fail("InvalidArgument", "Range specified is not valid for source object of size: %d", size).

@@ -327,6 +327,9 @@ func (s *Server) deleteObjects(c *call) error {
 	if err != nil {
 		return err
 	}
+	if s.dialect.deleteNeedsMD5 && c.r.Header.Get("Content-Md5") == "" {
+		return fail("BadDigest", "The Content-MD5 you specified did not match what we received.")
+	}
 	if !checked {
 		return fail("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
 	}
@@ -363,9 +366,13 @@ func (s *Server) deleteObjects(c *call) error {
 	}
 	for _, o := range doc.Objects {
 		var d deletion
-		err := checkKey(o.Key)
+		err := s.dialect.checkKey(o.Key)
 		if err == nil {
-			d, err = c.bucket.delete(o.Key, o.VersionID, condition{match: etagList(o.ETag)})
+			cond := condition{match: etagList(o.ETag)}
+			if among(s.dialect.unconditional, c.verb) {
+				cond = condition{}
+			}
+			d, err = c.bucket.delete(o.Key, o.VersionID, cond)
 		}
 		if err != nil {
 			e := asAPIError(err)

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"encoding/xml"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -96,6 +97,9 @@ func (s *Server) protectPart(c *call, u *upload) (protection, error) {
 func (s *Server) uploadPart(c *call) error {
 	h := c.r.Header
 	u, number, err := c.partOf()
+	if e := (*apiError)(nil); s.dialect.partNoKey && errors.As(err, &e) && e.Code == "NoSuchUpload" {
+		err = errNoSuchKey(c.key)
+	}
 	if err != nil {
 		return err
 	}

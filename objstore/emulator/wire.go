@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -122,6 +123,10 @@ func (w *reply) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // It does not return.
 func cut(w http.ResponseWriter, reset bool) {
 	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		if secure, ok := conn.(*tls.Conn); ok {
+			// Below TLS: its own end would be an orderly one.
+			conn = secure.NetConn()
+		}
 		if tcp, ok := conn.(*net.TCPConn); ok && reset {
 			_ = tcp.SetLinger(0)
 		}

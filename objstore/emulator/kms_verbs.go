@@ -94,7 +94,7 @@ func (s *Server) handleKMS(c *call) error {
 	}
 	// The header that names the body's hash is S3's alone.
 	sum := sha256.Sum256(body)
-	if _, err := s.creds.verifyFor("kms", hex.EncodeToString(sum[:]), c.r, c.query, s.clock.now()); err != nil {
+	if _, err := s.creds.verifyFor("kms", hex.EncodeToString(sum[:]), c.r, c.query, s.signatureTime()); err != nil {
 		return kmsAuthError(err)
 	}
 	name := strings.TrimPrefix(c.verb, kmsVerb)

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -31,6 +32,7 @@ type Server struct {
 	routes  []route
 	faults  faultRules
 	log     requestLog
+	skew    atomic.Int64 // nanoseconds, see SetSkew
 
 	// making lets one CreateBucket run at a time.
 	making sync.Mutex
@@ -52,6 +54,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	if abs, err := filepath.Abs(cfg.Dir); err == nil {
+		// CAFile is for processes that may run elsewhere.
+		cfg.Dir = abs
+	}
 	d, err := dialectByName(cfg.Dialect)
 	if err != nil {
 		return nil, err
@@ -212,6 +218,15 @@ func (s *Server) Inject(faults ...Fault) {
 // ClearFaults removes all fault rules.
 func (s *Server) ClearFaults() { s.faults.clear() }
 
+// SetSkew puts the clock by which signatures are checked and the Date of
+// replies is written ahead of the real time, or behind when d is negative:
+// beyond 15 minutes requests are refused with RequestTimeTooSkewed.
+func (s *Server) SetSkew(d time.Duration) { s.skew.Store(int64(d)) }
+
+func (s *Server) signatureTime() time.Time {
+	return s.clock.now().Add(time.Duration(s.skew.Load()))
+}
+
 // Requests returns the requests since the last reset whose answer has begun,
 // oldest first, at most Config.LogSize. The caller owns the slice; the headers
 // are shared and must not be changed.
@@ -269,8 +284,10 @@ func (s *Server) serve(c *call, w *reply) {
 	h := w.Header()
 	h.Set("x-amz-request-id", c.id)
 	h.Set("Server", "coffer-emulator")
+	h.Set("Date", s.signatureTime().UTC().Format(http.TimeFormat))
 	rt, err := s.route(c)
 	w.fault = s.faults.strike(c.verb, c.name, c.key)
+	c.fault = w.fault
 	if w.fault.Reset {
 		w.record()
 		cut(w.ResponseWriter, true)
@@ -282,6 +299,9 @@ func (s *Server) serve(c *call, w *reply) {
 		panic(http.ErrAbortHandler)
 	}
 	if e := w.fault.failure(); e != nil {
+		if w.fault.ErrorIn200 {
+			e.Status = http.StatusOK
+		}
 		err = e
 	}
 	if err == nil {
@@ -337,7 +357,7 @@ func (s *Server) handle(c *call, rt *route) error {
 		return s.handleKMS(c)
 	}
 	var err error
-	if c.sig, err = s.creds.verify(c.r, c.query, s.clock.now()); err != nil {
+	if c.sig, err = s.creds.verify(c.r, c.query, s.signatureTime()); err != nil {
 		return err
 	}
 	if rt == nil {

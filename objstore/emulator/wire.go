@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // countingBody counts the bytes of a request's body as they come.
@@ -43,6 +44,13 @@ func (w *reply) WriteHeader(status int) {
 		return
 	}
 	w.status = status
+	if w.fault.HideSSE {
+		for name := range w.Header() {
+			if strings.HasPrefix(name, "X-Amz-Server-Side-Encryption") {
+				w.Header().Del(name)
+			}
+		}
+	}
 	w.middle = 0
 	if size, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); err == nil {
 		w.middle = size / 2

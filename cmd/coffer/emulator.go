@@ -17,15 +17,22 @@ const emulatorLong = `Serve S3 on the loopback interface, for development and te
 in --dir and survive a crash; server-side encryption really encrypts there.
 
 Once it listens it prints lines for a shell to evaluate, export NAME=VALUE, for
-AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION. It
-ends on SIGTERM or SIGINT.
+AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_KMS, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY and AWS_REGION. The AWS KMS API is served at the same
+address. With --tls it also prints AWS_CA_BUNDLE, the file with the server's
+self-signed certificate. It ends on SIGTERM or SIGINT.
 
 The keys are taken from COFFER_EMULATOR_ACCESS_KEY_ID and
 COFFER_EMULATOR_SECRET_ACCESS_KEY, else made up anew.
 
-Dialects: aws (every bucket encrypts by default, as on AWS), liar (answers 200
-to every request for encryption and stores plaintext), nosse (does not know
-encryption). The last two show how Coffer refuses such stores.`
+Dialects: aws (every bucket encrypts by default, as on AWS), minio and scality
+(as those servers differ from AWS), scality74 (Scality before bucket encryption
+could be asked for), liar (answers 200 to every request for encryption and stores
+plaintext), nosse (does not know encryption). The last two show how Coffer
+refuses such stores. With --lossy-v2 ListObjectsV2 loses what comes after the
+first 1,000 keys, as one service does.
+
+SSE-C is taken over plain http as well, since the server listens on loopback.`
 
 const emulatorExample = `  coffer emulator --dir /tmp/s3 > env &
   until [ -s env ]; do sleep 0.1; done; . ./env
@@ -34,6 +41,7 @@ const emulatorExample = `  coffer emulator --dir /tmp/s3 > env &
 // newEmulator builds "coffer emulator".
 func newEmulator(a *app) *cobra.Command {
 	var listen, dir, dialect string
+	var useTLS, lossyV2 bool
 	cfg := defaultConfig()
 	cmd := &cobra.Command{
 		Use:     "emulator --dir DIRECTORY [flags]",
@@ -53,7 +61,8 @@ func newEmulator(a *app) *cobra.Command {
 				return usageErrorf("COFFER_EMULATOR_ACCESS_KEY_ID and COFFER_EMULATOR_SECRET_ACCESS_KEY belong together")
 			}
 			srv, err := emulator.New(emulator.Config{
-				Dir: dir, Dialect: dialect, AccessKeyID: id, SecretAccessKey: secret, Logger: newLogger(a.stderr, cfg),
+				Dir: dir, Dialect: dialect, AllowSSECOverHTTP: true, TLS: useTLS, LossyV2: lossyV2,
+				AccessKeyID: id, SecretAccessKey: secret, Logger: newLogger(a.stderr, cfg),
 			})
 			if err != nil {
 				return err
@@ -76,7 +85,9 @@ func newEmulator(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "loopback `address` to serve on; port 0 picks a free one")
 	cmd.Flags().StringVar(&dir, "dir", "", "`directory` to keep objects in, made if absent")
-	cmd.Flags().StringVar(&dialect, "dialect", "aws", "`name` of the behaviour: aws, liar or nosse")
+	cmd.Flags().StringVar(&dialect, "dialect", "aws", "`name` of the behaviour: "+strings.Join(emulator.Dialects(), ", "))
+	cmd.Flags().BoolVar(&useTLS, "tls", false, "serve https with a self-signed certificate")
+	cmd.Flags().BoolVar(&lossyV2, "lossy-v2", false, "let ListObjectsV2 lose keys past 1,000")
 	cmd.Flags().Var(&cfg.LogLevel, "log-level", "least level that is logged, to stderr")
 	cmd.Flags().Var(&cfg.LogFormat, "log-format", "form of log lines")
 	return cmd

@@ -26,6 +26,8 @@ type call struct {
 	w         http.ResponseWriter
 	r         *http.Request
 	verb      string
+	fault     Fault
+	kms       bool   // a request to the key service
 	id        string // request id
 	name, key string // bucket and key as the request names them
 	query     url.Values

@@ -27,6 +27,9 @@ const (
 	secretKey = "secret/of+the/tests"
 )
 
+// plainDialects are those that differ from Amazon S3 in encryption alone.
+var plainDialects = []string{"aws", "liar", "nosse"}
+
 // start runs a server over dir and closes it when the test ends.
 func start(t testing.TB, cfg emulator.Config) *emulator.Server {
 	t.Helper()

@@ -19,6 +19,16 @@ type Config struct {
 	AccessKeyID, SecretAccessKey string
 	// Region is what requests must be signed for; "" is "us-east-1".
 	Region string
+	// TLS serves https, with a certificate of its own making that
+	// [Server.CAFile] names.
+	TLS bool
+	// LossyV2 makes ListObjectsV2 lose keys: a page of exactly 1,000 entries
+	// says that it is the last. Version 1 stays whole.
+	LossyV2 bool
+	// AllowSSECOverHTTP lets customer keys (SSE-C) come over plain http. Amazon
+	// S3 and MinIO refuse that, as this server does by default; on loopback
+	// nobody listens, so tests and the command set it.
+	AllowSSECOverHTTP bool
 	// Fsync makes every change survive a loss of power as well. Without it a
 	// change survives the death of the process, kill -9 included.
 	Fsync bool

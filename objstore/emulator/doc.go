@@ -16,6 +16,8 @@
 //	DIR/format                     the layout's version
 //	DIR/lock                       flock of the one server that uses DIR
 //	DIR/kek                        the key-encryption key: 32 bytes in hex, 0600
+//	DIR/kms.json                   the key service's keys and aliases
+//	DIR/tls/                       the server's certificate and its key
 //	DIR/tmp/                       files being written; emptied by New
 //	DIR/buckets/NAME/bucket.json   creation time, versioning, encryption rule
 //	DIR/buckets/NAME/meta/HH/HASH-VERSION.json
@@ -31,9 +33,21 @@
 // else, and a plaintext object is always one segment, so grep over DIR finds
 // what is not encrypted. An encrypted segment is a row of frames of 64 KiB,
 // each sealed by AES-256-GCM under the segment's own data key; that key lies
-// in the metadata, wrapped by the key-encryption key. Plaintext of an object
+// in the metadata, wrapped by the key-encryption key or, for SSE-C, by the key
+// of the client, of which nothing but a salted check is kept, or, for SSE-KMS,
+// by a key of the object's own that lies there sealed by the key service. Under
+// DSSE-KMS every frame is sealed twice. Plaintext of an object
 // that is to be encrypted is never in any file, temporary files and parts
 // included.
+//
+// # Key service
+//
+// The server speaks the AWS KMS API too, on the same address: a POST to "/"
+// with an X-Amz-Target. Keys are symmetric; their material lies in kms.json,
+// wrapped by the key-encryption key. A ciphertext names its key and the version
+// of the material, so a rotation leaves it readable, and is bound to its
+// encryption context. In faults and in the log the verbs are "kms:Decrypt" and
+// so on.
 //
 // # Crashes
 //
@@ -60,6 +74,15 @@
 //	       bucket's rule, repeats the header in the reply to the write, and
 //	       stores plaintext; HEAD and GET show no encryption
 //	nosse  ignores SSE headers and answers ?encryption with 501
+//	minio  encrypts what is asked for; keys of the key service have plain
+//	       names; replies to Create, Complete and Copy are silent about it
+//	scality    encrypts buckets by x-amz-scal-server-side-encryption or
+//	       ?encryption; SSE-C is 501; no conditional writes, no checksums but
+//	       Content-MD5, keys of 915 bytes
+//	scality74  the same before ?encryption and the SSE header were known
+//
+// SSE-C needs TLS as on Amazon S3, or Config.AllowSSECOverHTTP. No bucket
+// blocks it unless its encryption configuration says so.
 //
 // # Where it is not Amazon S3
 //
@@ -76,6 +99,8 @@
 //
 //	Server.making   held by CreateBucket over the making of directories
 //	Server.mu       the bucket table; memory only, a leaf
+//	keyService.changing  held by a change of keys over the writing of kms.json
+//	keyService.mu   keys and aliases; memory only, a leaf
 //	bucket.gate     read-held by a commit, write-held by DeleteBucket
 //	bucket.keys     one stripe of mutexes per key hash, held by a commit over
 //	                the rename of one small metadata file: the check of a

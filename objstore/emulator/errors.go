@@ -79,6 +79,41 @@ var statusOf = map[string]int{
 	"ConditionalRequestConflict":                     http.StatusConflict,
 	"MissingRequestBodyError":                        http.StatusBadRequest,
 	"MaxMessageLengthExceeded":                       http.StatusBadRequest,
+
+	"InvalidInput":            http.StatusBadRequest,
+	"KeyTooLong":              http.StatusBadRequest,
+	"XMinioInvalidObjectName": http.StatusBadRequest,
+
+	// What S3 makes of the key service's errors; kms:KeyNotFound is MinIO's.
+	"KMS.DisabledException":        http.StatusBadRequest,
+	"KMS.InvalidKeyUsageException": http.StatusBadRequest,
+	"KMS.KMSInvalidStateException": http.StatusBadRequest,
+	"KMS.NotFoundException":        http.StatusBadRequest,
+	"kms:KeyNotFound":              http.StatusNotFound,
+
+	// KMS, from the API reference of AWS KMS, "Common errors" and each
+	// operation's own.
+	"AccessDeniedException":               http.StatusBadRequest,
+	"AlreadyExistsException":              http.StatusBadRequest,
+	"DisabledException":                   http.StatusBadRequest,
+	"ExpiredTokenException":               http.StatusBadRequest,
+	"IncompleteSignatureException":        http.StatusBadRequest,
+	"IncorrectKeyException":               http.StatusBadRequest,
+	"InvalidAliasNameException":           http.StatusBadRequest,
+	"InvalidArnException":                 http.StatusBadRequest,
+	"InvalidCiphertextException":          http.StatusBadRequest,
+	"InvalidKeyUsageException":            http.StatusBadRequest,
+	"InvalidSignatureException":           http.StatusBadRequest,
+	"KMSInternalException":                http.StatusInternalServerError,
+	"KMSInvalidStateException":            http.StatusBadRequest,
+	"KeyUnavailableException":             http.StatusInternalServerError,
+	"MissingAuthenticationTokenException": http.StatusBadRequest,
+	"NotFoundException":                   http.StatusBadRequest,
+	"ThrottlingException":                 http.StatusBadRequest,
+	"UnknownOperationException":           http.StatusBadRequest,
+	"UnrecognizedClientException":         http.StatusBadRequest,
+	"UnsupportedOperationException":       http.StatusBadRequest,
+	"ValidationException":                 http.StatusBadRequest,
 }
 
 // fail makes an error of a code that statusOf knows.

@@ -13,7 +13,11 @@ import (
 // the others say what happens to them; several effects may be combined. All
 // zero selectors match everything.
 type Fault struct {
-	// Verb is the operation's name, such as "GetObject" or "UploadPart".
+	// Verb is the operation's name, such as "GetObject" or "UploadPart". Those
+	// of the key service begin with "kms:"; "kms:GenerateDataKey" and
+	// "kms:Decrypt" strike S3's own calls too, made for an object under SSE-KMS
+	// that is written or read: there Bucket and KeyPattern are the object's and
+	// only Delay, Status and Code have an effect.
 	Verb string
 	// Bucket is the bucket's name.
 	Bucket string
@@ -52,6 +56,14 @@ type Fault struct {
 	StallBody bool
 	// FlipBit inverts one bit in the middle of the reply body.
 	FlipBit bool
+	// ErrorIn200 sends the error of Status or Code as the body of a reply of
+	// 200, as Amazon S3 does with what fails late in a copy or a Complete.
+	ErrorIn200 bool
+	// HideSSE takes every encryption header out of the reply.
+	HideSSE bool
+	// DropSSE stores the object that a PutObject, CopyObject or
+	// CreateMultipartUpload makes as plaintext, whatever was asked for.
+	DropSSE bool
 }
 
 // Validate reports a rule that can never do what it says.
@@ -67,6 +79,9 @@ func (f Fault) Validate() error {
 	}
 	if f.Code != "" && f.Status == 0 && statusOf[f.Code] == 0 {
 		return fmt.Errorf("emulator: fault: code %q needs a Status", f.Code)
+	}
+	if f.ErrorIn200 && f.Status == 0 && f.Code == "" {
+		return fmt.Errorf("emulator: fault: ErrorIn200 needs a Status or a Code")
 	}
 	return nil
 }
@@ -165,6 +180,9 @@ func (fr *faultRules) strike(verb, bucket, key string) Fault {
 		sum.TruncateBody = sum.TruncateBody || r.TruncateBody
 		sum.StallBody = sum.StallBody || r.StallBody
 		sum.FlipBit = sum.FlipBit || r.FlipBit
+		sum.ErrorIn200 = sum.ErrorIn200 || r.ErrorIn200
+		sum.HideSSE = sum.HideSSE || r.HideSSE
+		sum.DropSSE = sum.DropSSE || r.DropSSE
 	}
 	return sum
 }

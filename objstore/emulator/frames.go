@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // frameSize is the plaintext length of a frame in bytes. 64 KiB keeps the
@@ -14,8 +15,11 @@ import (
 // bytes small.
 const frameSize = 64 << 10
 
-// sealedFrame is the stored length of a full frame: its bytes and GCM's tag.
-const sealedFrame = frameSize + 16
+// tagSize is what one layer of encryption adds to a frame: GCM's tag.
+const tagSize = 16
+
+// maxSealed is the longest stored frame: its bytes and the tags of two layers.
+const maxSealed = frameSize + 2*tagSize
 
 var errTampered = errors.New("emulator: stored frame does not authenticate")
 
@@ -25,26 +29,53 @@ func frameCount(size int64) int64 {
 	return max(1, (size+frameSize-1)/frameSize)
 }
 
-// frames seals and opens the frames of one segment under its data key. The
+// frames seals and opens the frames of one segment under its data keys, the
+// inner one first: one or, where an object is encrypted twice, two. The
 // nonce is the frame's number and whether it is the last one: a data key is
 // used for one segment only, so no nonce repeats, and frames cannot be
 // swapped, dropped or cut off at the end. The segment's id is the additional
 // data, so frames cannot move between segments either.
 type frames struct {
-	aead cipher.AEAD
-	aad  []byte
+	layers []cipher.AEAD
+	aad    []byte
 }
 
-func newFrames(dataKey []byte, id string) (*frames, error) {
-	block, err := aes.NewCipher(dataKey)
-	if err != nil {
-		return nil, fmt.Errorf("data key of %s: %w", id, err)
+func newFrames(id string, dataKeys ...[]byte) (*frames, error) {
+	f := &frames{aad: []byte("coffer-emulator frame v1 " + id)}
+	for _, key := range dataKeys {
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, fmt.Errorf("data key of %s: %w", id, err)
+		}
+		aead, err := cipher.NewGCM(block)
+		if err != nil {
+			return nil, err
+		}
+		f.layers = append(f.layers, aead)
 	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, err
+	return f, nil
+}
+
+// overhead is what is stored of a frame beyond its plaintext, in bytes.
+func (f *frames) overhead() int64 { return tagSize * int64(len(f.layers)) }
+
+// seal encrypts in place; text has room for the overhead.
+func (f *frames) seal(text []byte, n int64, last bool) []byte {
+	for _, aead := range f.layers {
+		text = aead.Seal(text[:0], frameNonce(n, last), text, f.aad)
 	}
-	return &frames{aead: aead, aad: []byte("coffer-emulator frame v1 " + id)}, nil
+	return text
+}
+
+// open decrypts in place.
+func (f *frames) open(sealed []byte, n int64, last bool) ([]byte, error) {
+	for _, aead := range slices.Backward(f.layers) {
+		var err error
+		if sealed, err = aead.Open(sealed[:0], frameNonce(n, last), sealed, f.aad); err != nil {
+			return nil, fmt.Errorf("frame %d: %w", n, errTampered)
+		}
+	}
+	return sealed, nil
 }
 
 func frameNonce(n int64, last bool) []byte {
@@ -63,7 +94,7 @@ type frameWriter struct {
 	dst  io.Writer
 	n    int64
 	size int64
-	buf  []byte // plaintext of the frame being filled; cap is sealedFrame
+	buf  []byte // plaintext of the frame being filled; cap is maxSealed
 }
 
 func newFrameWriter(f *frames, dst io.Writer, buf []byte) *frameWriter {
@@ -90,7 +121,7 @@ func (w *frameWriter) Write(p []byte) (int, error) {
 }
 
 func (w *frameWriter) seal(last bool) error {
-	sealed := w.f.aead.Seal(w.buf[:0], frameNonce(w.n, last), w.buf, w.f.aad)
+	sealed := w.f.seal(w.buf, w.n, last)
 	w.n++
 	w.buf = w.buf[:0]
 	_, err := w.dst.Write(sealed)
@@ -105,13 +136,13 @@ type frameReader struct {
 	f    *frames
 	src  io.ReaderAt
 	size int64
-	buf  []byte // length sealedFrame
+	buf  []byte // length maxSealed
 	have int64  // number of the frame whose plaintext is in plain, or -1
 	text []byte
 }
 
 func newFrameReader(f *frames, src io.ReaderAt, size int64, buf []byte) *frameReader {
-	return &frameReader{f: f, src: src, size: size, buf: buf[:sealedFrame], have: -1}
+	return &frameReader{f: f, src: src, size: size, buf: buf[:maxSealed], have: -1}
 }
 
 // frame returns the plaintext of frame n, valid until the next call.
@@ -120,18 +151,18 @@ func (r *frameReader) frame(n int64) ([]byte, error) {
 		return r.text, nil
 	}
 	last := n == frameCount(r.size)-1
-	stored := int64(sealedFrame)
+	stored := frameSize + r.f.overhead()
 	if last {
-		stored = r.size - n*frameSize + 16
+		stored = r.size - n*frameSize + r.f.overhead()
 	}
 	sealed := r.buf[:stored]
 	r.have = -1
-	if _, err := r.src.ReadAt(sealed, n*sealedFrame); err != nil {
+	if _, err := r.src.ReadAt(sealed, n*(frameSize+r.f.overhead())); err != nil {
 		return nil, fmt.Errorf("read frame %d: %w", n, err)
 	}
-	text, err := r.f.aead.Open(sealed[:0], frameNonce(n, last), sealed, r.f.aad)
+	text, err := r.f.open(sealed, n, last)
 	if err != nil {
-		return nil, fmt.Errorf("frame %d: %w", n, errTampered)
+		return nil, err
 	}
 	r.have, r.text = n, text
 	return text, nil

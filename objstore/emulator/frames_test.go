@@ -7,10 +7,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// sealedFrame is the stored length of a full frame under one key.
+const sealedFrame = frameSize + tagSize
+
 func sealAll(t testing.TB, f *frames, plain []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w := newFrameWriter(f, &out, make([]byte, sealedFrame))
+	w := newFrameWriter(f, &out, make([]byte, maxSealed))
 	// Uneven writes, so that they do not fall on frames.
 	for p := plain; len(p) > 0; {
 		n := min(len(p), 10_007)
@@ -24,7 +27,7 @@ func sealAll(t testing.TB, f *frames, plain []byte) []byte {
 
 func testFrames(t testing.TB) *frames {
 	t.Helper()
-	f, err := newFrames(bytes.Repeat([]byte{7}, 32), "segment")
+	f, err := newFrames("segment", bytes.Repeat([]byte{7}, 32))
 	require.NoError(t, err)
 	return f
 }
@@ -39,7 +42,7 @@ func pattern(n int) []byte {
 
 func readFrames(f *frames, sealed []byte, size, off, n int64) ([]byte, error) {
 	var out bytes.Buffer
-	err := newFrameReader(f, bytes.NewReader(sealed), size, make([]byte, sealedFrame)).writeRange(&out, off, n)
+	err := newFrameReader(f, bytes.NewReader(sealed), size, make([]byte, maxSealed)).writeRange(&out, off, n)
 	return out.Bytes(), err
 }
 
@@ -79,7 +82,7 @@ func TestFramesRefuseTampering(t *testing.T) {
 		})
 	}
 	t.Run("moved to another segment", func(t *testing.T) {
-		other, err := newFrames(bytes.Repeat([]byte{7}, 32), "other")
+		other, err := newFrames("other", bytes.Repeat([]byte{7}, 32))
 		require.NoError(t, err)
 		_, err = readFrames(other, sealed, size, 0, size)
 		require.ErrorIs(t, err, errTampered)
@@ -108,12 +111,12 @@ func TestVaultKeys(t *testing.T) {
 	v, err := openVault(t.TempDir(), true)
 	require.NoError(t, err)
 	key := bytes.Repeat([]byte{3}, 32)
-	wrapped := v.wrap(key, "a")
-	got, err := v.unwrap(wrapped, "a")
+	wrapped := v.root.wrap(key, "a")
+	got, err := v.root.unwrap(wrapped, "a")
 	require.NoError(t, err)
 	require.Equal(t, key, got)
-	_, err = v.unwrap(wrapped, "b")
+	_, err = v.root.unwrap(wrapped, "b")
 	require.ErrorIs(t, err, errTampered)
-	_, err = v.unwrap(wrapped[:5], "a")
+	_, err = v.root.unwrap(wrapped[:5], "a")
 	require.ErrorIs(t, err, errTampered)
 }

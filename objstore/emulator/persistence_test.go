@@ -22,7 +22,7 @@ import (
 )
 
 func TestRestart(t *testing.T) {
-	for _, dialect := range emulator.Dialects() {
+	for _, dialect := range plainDialects {
 		t.Run(dialect, func(t *testing.T) {
 			cfg := emulator.Config{Dir: t.TempDir(), Dialect: dialect, AccessKeyID: accessKey, SecretAccessKey: secretKey}
 			s, err := emulator.New(cfg)

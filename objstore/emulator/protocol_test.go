@@ -203,7 +203,7 @@ func TestEnvAndListen(t *testing.T) {
 	require.NoError(t, s.Listen("localhost:0"))
 	require.Error(t, s.Listen("127.0.0.1:0"))
 	env := strings.Join(s.Env(), "\n")
-	require.Regexp(t, `^AWS_ENDPOINT_URL=http://127\.0\.0\.1:\d+\nAWS_ACCESS_KEY_ID=AKIA[A-Z2-7]{16}\nAWS_SECRET_ACCESS_KEY=\w{40}\nAWS_REGION=us-east-1$`, env)
+	require.Regexp(t, `^AWS_ENDPOINT_URL=http://127\.0\.0\.1:\d+\nAWS_ACCESS_KEY_ID=AKIA[A-Z2-7]{16}\nAWS_SECRET_ACCESS_KEY=\w{40}\nAWS_REGION=us-east-1\nAWS_ENDPOINT_URL_KMS=http://127\.0\.0\.1:\d+$`, env)
 	require.NoError(t, s.Close())
 	require.Error(t, s.Listen("127.0.0.1:0"))
 }

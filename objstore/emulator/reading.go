@@ -60,6 +60,8 @@ func (p *pins) doom(segs []segment) bool {
 type reader struct {
 	b *bucket
 	v *version
+	// root opens an encrypted version; whoever reads the bytes sets it.
+	root *rootKey
 }
 
 // open finds a version as lookup does and keeps its bytes until Close.
@@ -82,5 +84,5 @@ func (r *reader) Close() {
 
 // writeRange writes n bytes from off to w.
 func (r *reader) writeRange(w io.Writer, off, n int64) error {
-	return r.b.vault.writeRange(w, r.b.dataDir(), r.v.Segments, off, n)
+	return r.b.vault.writeRange(w, r.b.dataDir(), r.v.Segments, r.root, off, n)
 }

@@ -99,10 +99,17 @@ func target(host, path string) (bucket, key string, lv level) {
 func ignorable(name string) bool { return strings.HasPrefix(strings.ToLower(name), "x-") }
 
 // match finds the row of a request.
-func match(table []route, method string, lv level, query url.Values, h http.Header) *route {
+func (d dialect) match(table []route, method string, lv level, query url.Values, h http.Header) *route {
+	if rt := d.matchQuery(table, method, lv, query, h); rt != nil || !d.plainUnknown || lv != onObject || method != http.MethodPut && method != http.MethodGet {
+		return rt
+	}
+	return d.matchQuery(table, method, lv, nil, h)
+}
+
+func (d dialect) matchQuery(table []route, method string, lv level, query url.Values, h http.Header) *route {
 	for i := range table {
 		rt := &table[i]
-		if rt.method != method || rt.level != lv || rt.sub != "" && !query.Has(rt.sub) || rt.header != "" && h.Get(rt.header) == "" {
+		if among(d.lacks, rt.verb) || rt.method != method || rt.level != lv || rt.sub != "" && !query.Has(rt.sub) || rt.header != "" && h.Get(rt.header) == "" {
 			continue
 		}
 		if knows(rt, query) {

@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -11,9 +10,10 @@ import (
 type segment struct {
 	ID   string `json:"id"`
 	Size int64  `json:"size"` // plaintext length in bytes
-	// Key is the data key wrapped by the key-encryption key; empty means that
-	// the file is the plaintext.
-	Key []byte `json:"key,omitempty"`
+	// Key is the data key wrapped by the object's root key; empty means that
+	// the file is the plaintext. OuterKey is that of the second layer.
+	Key      []byte `json:"key,omitempty"`
+	OuterKey []byte `json:"outerKey,omitempty"`
 }
 
 // segmentWriter writes one new segment. Exactly one of finish and abort ends
@@ -28,16 +28,14 @@ type segmentWriter struct {
 	done bool
 }
 
-// create starts a segment; encrypted tells whether its bytes are sealed.
-func (v *vault) create(encrypted bool) (*segmentWriter, error) {
+// create starts a segment whose bytes are sealed under root; nil leaves them
+// as they are.
+func (v *vault) create(root *rootKey) (*segmentWriter, error) {
 	w := &segmentWriter{v: v, seg: segment{ID: newID()}, tmp: v.tmpPath()}
 	var fr *frames
-	if encrypted {
-		dataKey := make([]byte, 32)
-		rand.Read(dataKey)
-		w.seg.Key = v.wrap(dataKey, w.seg.ID)
+	if root != nil {
 		var err error
-		if fr, err = newFrames(dataKey, w.seg.ID); err != nil {
+		if fr, err = root.lock(&w.seg); err != nil {
 			return nil, err
 		}
 	}
@@ -46,7 +44,7 @@ func (v *vault) create(encrypted bool) (*segmentWriter, error) {
 		return nil, err
 	}
 	w.f = f
-	if encrypted {
+	if fr != nil {
 		w.buf = v.buffers.Get().(*[]byte)
 		w.enc = newFrameWriter(fr, f, *w.buf)
 	}
@@ -112,9 +110,9 @@ func (v *vault) remove(dir string, segs []segment) {
 }
 
 // writeRange writes n bytes from off of the segments in the data directory dir
-// to w. Plaintext goes by w's ReadFrom when it has one, which is sendfile for a
+// to w; root opens those that are sealed. Plaintext goes by w's ReadFrom when it has one, which is sendfile for a
 // TCP connection.
-func (v *vault) writeRange(w io.Writer, dir string, segs []segment, off, n int64) error {
+func (v *vault) writeRange(w io.Writer, dir string, segs []segment, root *rootKey, off, n int64) error {
 	for _, s := range segs {
 		if n == 0 {
 			return nil
@@ -124,7 +122,7 @@ func (v *vault) writeRange(w io.Writer, dir string, segs []segment, off, n int64
 			continue
 		}
 		m := min(n, s.Size-off)
-		if err := v.writeSegment(w, dir, s, off, m); err != nil {
+		if err := v.writeSegment(w, dir, s, root, off, m); err != nil {
 			return err
 		}
 		off, n = 0, n-m
@@ -135,7 +133,7 @@ func (v *vault) writeRange(w io.Writer, dir string, segs []segment, off, n int64
 	return nil
 }
 
-func (v *vault) writeSegment(w io.Writer, dir string, s segment, off, n int64) error {
+func (v *vault) writeSegment(w io.Writer, dir string, s segment, root *rootKey, off, n int64) error {
 	f, err := os.Open(spread(dir, s.ID))
 	if err != nil {
 		return err
@@ -151,34 +149,11 @@ func (v *vault) writeSegment(w io.Writer, dir string, s segment, off, n int64) e
 		}
 		return err
 	}
-	dataKey, err := v.unwrap(s.Key, s.ID)
-	if err != nil {
-		return err
-	}
-	fr, err := newFrames(dataKey, s.ID)
+	fr, err := root.unlock(s)
 	if err != nil {
 		return err
 	}
 	buf := v.buffers.Get().(*[]byte)
 	defer v.buffers.Put(buf)
 	return newFrameReader(fr, f, s.Size, *buf).writeRange(w, off, n)
-}
-
-// wrap seals a data key under the key-encryption key, bound to the segment.
-func (v *vault) wrap(dataKey []byte, id string) []byte {
-	nonce := make([]byte, v.kek.NonceSize())
-	rand.Read(nonce)
-	return v.kek.Seal(nonce, nonce, dataKey, []byte("coffer-emulator key v1 "+id))
-}
-
-func (v *vault) unwrap(wrapped []byte, id string) ([]byte, error) {
-	n := v.kek.NonceSize()
-	if len(wrapped) < n {
-		return nil, fmt.Errorf("wrapped key of %s: %w", id, errTampered)
-	}
-	key, err := v.kek.Open(nil, wrapped[:n], wrapped[n:], []byte("coffer-emulator key v1 "+id))
-	if err != nil {
-		return nil, fmt.Errorf("wrapped key of %s: %w", id, errTampered)
-	}
-	return key, nil
 }

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,11 +26,13 @@ type Server struct {
 	dialect dialect
 	creds   credentials
 	vault   *vault
+	kms     *keyService
 	clock   *clock
 	lock    *os.File
 	routes  []route
 	faults  faultRules
 	log     requestLog
+	skew    atomic.Int64 // nanoseconds, see SetSkew
 
 	// making lets one CreateBucket run at a time.
 	making sync.Mutex
@@ -50,6 +54,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	if abs, err := filepath.Abs(cfg.Dir); err == nil {
+		// CAFile is for processes that may run elsewhere.
+		cfg.Dir = abs
+	}
 	d, err := dialectByName(cfg.Dialect)
 	if err != nil {
 		return nil, err
@@ -80,6 +88,9 @@ func (s *Server) open() error {
 		return fmt.Errorf("another server uses it: %w", err)
 	}
 	if s.vault, err = openVault(s.cfg.Dir, s.cfg.Fsync); err != nil {
+		return err
+	}
+	if s.kms, err = openKeyService(s.vault, s.cfg.Region, s.clock.now); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(filepath.Join(s.cfg.Dir, "buckets"))
@@ -113,6 +124,16 @@ func (s *Server) Listen(addr string) error {
 	if err != nil {
 		return fmt.Errorf("emulator: %w", err)
 	}
+	if s.cfg.TLS {
+		cert, err := s.certificate()
+		if err != nil {
+			l.Close()
+			return fmt.Errorf("emulator: certificate: %w", err)
+		}
+		// HTTP/1.1 only, as on MinIO: faults cut connections, which HTTP/2
+		// shares among requests.
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12})
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.http != nil {
@@ -141,18 +162,26 @@ func (s *Server) Endpoint() string {
 	if s.address == "" {
 		return ""
 	}
+	if s.cfg.TLS {
+		return "https://" + s.address
+	}
 	return "http://" + s.address
 }
 
 // Env returns the environment variables, as NAME=VALUE, that point the AWS
 // SDKs and the AWS CLI at this server.
 func (s *Server) Env() []string {
-	return []string{
+	env := []string{
 		"AWS_ENDPOINT_URL=" + s.Endpoint(),
 		"AWS_ACCESS_KEY_ID=" + s.cfg.AccessKeyID,
 		"AWS_SECRET_ACCESS_KEY=" + s.cfg.SecretAccessKey,
 		"AWS_REGION=" + s.cfg.Region,
+		"AWS_ENDPOINT_URL_KMS=" + s.Endpoint(),
 	}
+	if s.cfg.TLS {
+		env = append(env, "AWS_CA_BUNDLE="+s.CAFile())
+	}
+	return env
 }
 
 // Close stops serving, cuts what is under way and waits for it. The state in
@@ -188,6 +217,15 @@ func (s *Server) Inject(faults ...Fault) {
 
 // ClearFaults removes all fault rules.
 func (s *Server) ClearFaults() { s.faults.clear() }
+
+// SetSkew puts the clock by which signatures are checked and the Date of
+// replies is written ahead of the real time, or behind when d is negative:
+// beyond 15 minutes requests are refused with RequestTimeTooSkewed.
+func (s *Server) SetSkew(d time.Duration) { s.skew.Store(int64(d)) }
+
+func (s *Server) signatureTime() time.Time {
+	return s.clock.now().Add(time.Duration(s.skew.Load()))
+}
 
 // Requests returns the requests since the last reset whose answer has begun,
 // oldest first, at most Config.LogSize. The caller owns the slice; the headers
@@ -246,25 +284,24 @@ func (s *Server) serve(c *call, w *reply) {
 	h := w.Header()
 	h.Set("x-amz-request-id", c.id)
 	h.Set("Server", "coffer-emulator")
+	h.Set("Date", s.signatureTime().UTC().Format(http.TimeFormat))
 	rt, err := s.route(c)
 	w.fault = s.faults.strike(c.verb, c.name, c.key)
+	c.fault = w.fault
 	if w.fault.Reset {
 		w.record()
 		cut(w.ResponseWriter, true)
 	}
-	if w.fault.Delay > 0 {
-		select {
-		case <-time.After(w.fault.Delay):
-		case <-c.r.Context().Done():
-		case <-s.done:
-		}
-	}
+	s.delay(c, w.fault)
 	if w.fault.Stall {
 		w.record()
 		s.stall(c.r.Context(), c.r)
 		panic(http.ErrAbortHandler)
 	}
 	if e := w.fault.failure(); e != nil {
+		if w.fault.ErrorIn200 {
+			e.Status = http.StatusOK
+		}
 		err = e
 	}
 	if err == nil {
@@ -278,15 +315,34 @@ func (s *Server) serve(c *call, w *reply) {
 	}
 }
 
+// delay waits as long as a fault says, or until the client or the server gives
+// up.
+func (s *Server) delay(c *call, f Fault) {
+	if f.Delay <= 0 {
+		return
+	}
+	select {
+	case <-time.After(f.Delay):
+	case <-c.r.Context().Done():
+	case <-s.done:
+	}
+}
+
 // route fills in c from the request's line.
 func (s *Server) route(c *call) (*route, error) {
+	if isKMS(c.r) {
+		c.verb = kmsVerb + strings.TrimPrefix(c.r.Header.Get("X-Amz-Target"), kmsTarget)
+		c.query = c.r.URL.Query()
+		c.kms = true
+		return nil, nil
+	}
 	var lv level
 	c.name, c.key, lv = target(c.r.Host, c.r.URL.Path)
 	var err error
 	if c.query, err = parseQuery(c.r.URL.RawQuery); err != nil {
 		return nil, err
 	}
-	rt := match(s.routes, c.r.Method, lv, c.query, c.r.Header)
+	rt := s.dialect.match(s.routes, c.r.Method, lv, c.query, c.r.Header)
 	if rt == nil {
 		c.verb = "Unknown"
 		return nil, nil
@@ -297,15 +353,21 @@ func (s *Server) route(c *call) (*route, error) {
 
 // handle authenticates, finds the bucket and runs the verb.
 func (s *Server) handle(c *call, rt *route) error {
+	if c.kms {
+		return s.handleKMS(c)
+	}
 	var err error
-	if c.sig, err = s.creds.verify(c.r, c.query, s.clock.now()); err != nil {
+	if c.sig, err = s.creds.verify(c.r, c.query, s.signatureTime()); err != nil {
 		return err
 	}
 	if rt == nil {
 		return errNotImplemented()
 	}
+	if err := s.dialect.screen(c.verb, c.sig.payload, c.r.Header); err != nil {
+		return err
+	}
 	if rt.level == onObject {
-		if err := checkKey(c.key); err != nil {
+		if err := s.dialect.checkKey(c.key); err != nil {
 			return err
 		}
 	}
@@ -349,6 +411,14 @@ func (s *Server) refuse(c *call, w *reply, err error) {
 	if w.status != 0 {
 		c.code = e.Code
 		panic(http.ErrAbortHandler)
+	}
+	if c.kms {
+		_, _ = io.CopyN(io.Discard, c.r.Body, maxDrain)
+		if e.Code == "InternalError" {
+			e = fail("KMSInternalException", "%s", e.Message)
+		}
+		c.sendKMSError(e)
+		return
 	}
 	w.Header().Set("x-amz-bucket-region", s.cfg.Region)
 	if c.r.Header.Get("Expect") == "" {

@@ -55,9 +55,15 @@ type claim struct {
 	expires       time.Duration
 }
 
-// verify checks the signature of r. query is r's parsed query.
+// verify checks the signature of a request to S3. query is r's parsed query.
 func (c credentials) verify(r *http.Request, query url.Values, now time.Time) (*signature, error) {
-	cl, err := readClaim(r, query)
+	return c.verifyFor("s3", "", r, query, now)
+}
+
+// verifyFor checks the signature of a request to one of AWS' services.
+// payload is the hash of the body in hex; "" takes what the request says.
+func (c credentials) verifyFor(service, payload string, r *http.Request, query url.Values, now time.Time) (*signature, error) {
+	cl, err := readClaim(r, query, payload)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +80,7 @@ func (c credentials) verify(r *http.Request, query url.Values, now time.Time) (*
 	if scope[1] != c.region {
 		return nil, fail("AuthorizationHeaderMalformed", "The authorization header is malformed; the region '%s' is wrong; expecting '%s'", scope[1], c.region).with("Region", c.region)
 	}
-	if scope[2] != "s3" || scope[3] != "aws4_request" {
+	if scope[2] != service || scope[3] != "aws4_request" {
 		return nil, fail("AuthorizationHeaderMalformed", "The authorization header is malformed; incorrect service or terminator in the credential scope.")
 	}
 	signed, err := time.Parse(timeFormat, cl.date)
@@ -102,7 +108,8 @@ func (c credentials) verify(r *http.Request, query url.Values, now time.Time) (*
 }
 
 // readClaim finds the signature of a request in its headers or its query.
-func readClaim(r *http.Request, query url.Values) (claim, error) {
+// payload, unless it is "", stands for the header that only S3 knows.
+func readClaim(r *http.Request, query url.Values, payload string) (claim, error) {
 	if query.Has("X-Amz-Algorithm") || query.Has("X-Amz-Signature") {
 		return readQueryClaim(r, query)
 	}
@@ -139,7 +146,9 @@ func readClaim(r *http.Request, query url.Values) (claim, error) {
 		}
 		cl.date = t.UTC().Format(timeFormat)
 	}
-	cl.payload = r.Header.Get("X-Amz-Content-Sha256")
+	if cl.payload = payload; payload == "" {
+		cl.payload = r.Header.Get("X-Amz-Content-Sha256")
+	}
 	if cl.payload == "" {
 		return claim{}, fail("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
 	}

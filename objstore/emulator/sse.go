@@ -1,22 +1,21 @@
 package emulator
 
 import (
-	"encoding/xml"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
-// Everything about server-side encryption modes is in this file: which a
-// request asks for, which a bucket's rule adds, what replies show. The bytes
-// themselves are sealed in vault.go.
+// Server-side encryption: which mode a request asks for, which a bucket's rule
+// adds, what replies show. customer.go has the keys that clients bring,
+// sse_kms.go those of the key service, sse_bucket.go the bucket's rule; the
+// bytes themselves are sealed in segment.go.
 
 const (
 	headerSSE          = "x-amz-server-side-encryption"
 	headerSSEKeyID     = "x-amz-server-side-encryption-aws-kms-key-id"
 	headerSSEContext   = "x-amz-server-side-encryption-context"
 	headerSSEBucket    = "x-amz-server-side-encryption-bucket-key-enabled"
-	headerSSECPrefix   = "x-amz-server-side-encryption-customer-"
-	headerCopySSEC     = "x-amz-copy-source-server-side-encryption-customer-"
 	algorithmAES256    = "AES256"
 	algorithmKMS       = "aws:kms"
 	algorithmKMSDouble = "aws:kms:dsse"
@@ -24,81 +23,156 @@ const (
 
 // sseState is how an object is encrypted. The zero value is plaintext.
 type sseState struct {
-	Algorithm string `json:"algorithm,omitempty"` // the SSE header's value
+	// Algorithm is the SSE header's value; "" is plaintext or Customer.
+	Algorithm string `json:"algorithm,omitempty"`
+	// KeyID names the key of the key service, as replies show it; Context is
+	// the context that the client gave, in base64 as it came; Wrapped is the
+	// object's root key, sealed by the key service.
+	KeyID     string `json:"keyID,omitempty"`
+	Context   string `json:"context,omitempty"`
+	BucketKey bool   `json:"bucketKey,omitempty"`
+	Wrapped   []byte `json:"wrapped,omitempty"`
+	// Customer is set for an object under a customer's key.
+	Customer *customerCheck `json:"customer,omitempty"`
 }
 
-func (s sseState) encrypted() bool { return s.Algorithm != "" }
+func (st sseState) encrypted() bool { return st.Algorithm != "" || st.Customer != nil }
 
-// show puts the headers of a reply about an object.
-func (s sseState) show(h http.Header) {
-	if s.Algorithm != "" {
-		h.Set(headerSSE, s.Algorithm)
+// isKMSMode tells the two modes whose keys the key service holds.
+func isKMSMode(algorithm string) bool {
+	return algorithm == algorithmKMS || algorithm == algorithmKMSDouble
+}
+
+// show puts the headers of a reply about an object; customer is the key that
+// the request brought, nil without.
+func (st sseState) show(h http.Header, customer *customerKey) {
+	switch {
+	case st.Algorithm != "":
+		h.Set(headerSSE, st.Algorithm)
+		if st.KeyID != "" {
+			h.Set(headerSSEKeyID, st.KeyID)
+		}
+		if st.BucketKey {
+			h.Set(headerSSEBucket, "true")
+		}
+	case st.Customer != nil && customer != nil:
+		customer.show(h)
 	}
 }
 
-// bucketRule is a bucket's default encryption. The zero value is no rule.
-type bucketRule struct {
-	Algorithm string `json:"algorithm,omitempty"`
-	KeyID     string `json:"keyID,omitempty"`
-	BucketKey bool   `json:"bucketKey,omitempty"`
+// etag is the entity tag of a body with the digest d. As on Amazon S3 it is
+// the MD5 of the plaintext only where no key but the server's own is involved.
+func (d dialect) etag(st sseState, sum *digest) string {
+	if d.md5ETags || !st.encrypted() || st.Algorithm == algorithmAES256 {
+		return sum.etag()
+	}
+	return newID()
+}
+
+// protection is how the bytes of an object are sealed.
+type protection struct {
+	state    sseState
+	root     *rootKey     // nil for plaintext
+	customer *customerKey // what the request brought, nil without
+}
+
+// protect decides how a new object of c is encrypted and makes its key.
+func (s *Server) protect(c *call) (protection, error) {
+	if c.fault.DropSSE {
+		return protection{}, nil
+	}
+	customer, err := s.customer(c, customerPrefix)
+	if err != nil {
+		return protection{}, err
+	}
+	rule := c.bucket.config().Encryption
+	if customer != nil {
+		if c.r.Header.Get(headerSSE) != "" {
+			return protection{}, fail("InvalidArgument", "Server Side Encryption with Customer provided key is incompatible with the encryption method specified").with("ArgumentName", headerSSE)
+		}
+		if rule.BlocksCustomer {
+			return protection{}, fail("AccessDenied", "Access Denied: the bucket's encryption configuration blocks SSE-C (BlockedEncryptionTypes).")
+		}
+		root, err := newRootKey(customer.key)
+		return protection{sseState{Customer: newCustomerCheck(customer)}, root, customer}, err
+	}
+	st, err := s.dialect.newObjectSSE(c.r.Header, rule)
+	if err != nil {
+		return protection{}, err
+	}
+	if isKMSMode(st.Algorithm) {
+		root, err := s.sealRoot(c, &st)
+		return protection{state: st, root: root}, err
+	}
+	root, err := s.root(c, c.bucket.name, c.key, st, nil)
+	return protection{state: st, root: root}, err
+}
+
+// root returns the root key of an object as stored. The caller has admitted
+// the customer's key.
+func (s *Server) root(c *call, bucket, key string, st sseState, customer *customerKey) (*rootKey, error) {
+	switch {
+	case st.Customer != nil:
+		return newRootKey(customer.key)
+	case isKMSMode(st.Algorithm):
+		return s.openRoot(c, bucket, key, st)
+	case st.encrypted():
+		return s.vault.root, nil
+	}
+	return nil, nil
 }
 
 // newObjectSSE decides how a new object is encrypted, by the request's headers
-// and the bucket's rule.
+// and the bucket's rule. KeyID is the name that was given for the key.
 func (d dialect) newObjectSSE(h http.Header, rule bucketRule) (sseState, error) {
 	if !d.encrypts {
 		return sseState{}, nil
 	}
-	if err := d.refuseCustomerKey(h); err != nil {
-		return sseState{}, err
-	}
-	algorithm := h.Get(headerSSE)
-	switch {
-	case algorithm == "" && (h.Get(headerSSEKeyID) != "" || h.Get(headerSSEContext) != ""):
-		return sseState{}, fail("InvalidArgument", "The header %s is required when KMS headers are given.", headerSSE)
-	case algorithm == algorithmAES256 && h.Get(headerSSEKeyID) != "":
-		return sseState{}, fail("InvalidArgument", "%s only applies to aws:kms.", headerSSEKeyID)
-	case algorithm != "":
-		return sseState{Algorithm: algorithm}, checkAlgorithm(algorithm, "InvalidEncryptionAlgorithmError")
-	case rule.Algorithm != "":
-		return sseState{Algorithm: rule.Algorithm}, nil
-	case d.encryptsByDefault:
-		return sseState{Algorithm: algorithmAES256}, nil
-	}
-	return sseState{}, nil
-}
-
-// checkAlgorithm refuses what is not AES256; code is for what S3 does not
-// know either.
-func checkAlgorithm(algorithm, code string) error {
-	switch algorithm {
-	case algorithmAES256:
-		return nil
-	case algorithmKMS, algorithmKMSDouble:
-		return fail("InvalidRequest", "This server has no KMS: %s is not available.", algorithm)
-	}
-	return fail(code, "The encryption request you specified is not valid. Supported value: AES256, aws:kms, aws:kms:dsse.").with("ArgumentName", headerSSE).with("ArgumentValue", algorithm)
-}
-
-// refuseCustomerKey answers a request with a customer's key: to ignore it
-// would store or return what the client takes for protected by that key.
-func (d dialect) refuseCustomerKey(h http.Header) error {
-	if !d.encrypts {
-		return nil
-	}
-	for name := range h {
-		lower := strings.ToLower(name)
-		if strings.HasPrefix(lower, headerSSECPrefix) || strings.HasPrefix(lower, headerCopySSEC) {
-			return fail("NotImplemented", "A header you provided implies functionality that is not implemented: this server has no SSE-C.").with("Header", lower)
+	algorithm, keyID, context := h.Get(headerSSE), h.Get(headerSSEKeyID), h.Get(headerSSEContext)
+	bucketKey := rule.BucketKey
+	if text := h.Get(headerSSEBucket); text != "" {
+		var err error
+		if bucketKey, err = strconv.ParseBool(text); err != nil {
+			return sseState{}, fail("InvalidArgument", "The value of %s is not true or false.", headerSSEBucket)
 		}
 	}
-	return nil
+	if err := d.checkAlgorithm(algorithm, "InvalidEncryptionAlgorithmError"); algorithm != "" && err != nil {
+		return sseState{}, err
+	}
+	switch {
+	case algorithm == "" && (keyID != "" || context != ""):
+		return sseState{}, fail("InvalidArgument", "The header %s is required when KMS headers are given.", headerSSE)
+	case algorithm == algorithmAES256 && keyID != "":
+		return sseState{}, fail("InvalidArgument", "%s only applies to aws:kms.", headerSSEKeyID)
+	case algorithm == "" && rule.Algorithm != "":
+		algorithm, keyID = rule.Algorithm, rule.KeyID
+	case algorithm == "" && d.encryptsByDefault:
+		algorithm = algorithmAES256
+	}
+	st := sseState{Algorithm: algorithm}
+	if isKMSMode(algorithm) {
+		st.KeyID, st.Context, st.BucketKey = keyID, context, bucketKey && algorithm == algorithmKMS && !d.dropsBucketKey
+	}
+	return st, nil
+}
+
+// checkAlgorithm refuses modes that the dialect does not have; code is for what
+// S3 does not know either.
+func (d dialect) checkAlgorithm(algorithm, code string) error {
+	switch {
+	case among(d.modes, algorithm):
+		return nil
+	case isKMSMode(algorithm):
+		return fail("InvalidArgument", "The encryption method specified is not supported").with("ArgumentName", headerSSE).with("ArgumentValue", algorithm)
+	}
+	return fail(code, "The encryption request you specified is not valid. Supported value: %s.", strings.ReplaceAll(d.modes, " ", ", ")).with("ArgumentName", headerSSE).with("ArgumentValue", algorithm)
 }
 
 // showWrite puts the encryption headers of the reply to a write of an object
-// that is stored as s says.
-func (d dialect) showWrite(h http.Header, request http.Header, s sseState) {
-	if d.echoesSSE {
+// that is stored as st says.
+func (s *Server) showWrite(c *call, st sseState, customer *customerKey) {
+	h, request := c.w.Header(), c.r.Header
+	if s.dialect.echoesSSE {
 		for _, name := range []string{headerSSE, headerSSEKeyID, headerSSEBucket} {
 			if v := request.Get(name); v != "" {
 				h.Set(name, v)
@@ -106,90 +180,11 @@ func (d dialect) showWrite(h http.Header, request http.Header, s sseState) {
 		}
 		return
 	}
-	s.show(h)
-}
-
-// encryptionXML is the body of Get- and PutBucketEncryption.
-type encryptionXML struct {
-	XMLName xml.Name  `xml:"ServerSideEncryptionConfiguration"`
-	Xmlns   string    `xml:"xmlns,attr,omitempty"`
-	Rules   []ruleXML `xml:"Rule"`
-}
-
-type ruleXML struct {
-	Default *struct {
-		Algorithm string `xml:"SSEAlgorithm"`
-		KeyID     string `xml:"KMSMasterKeyID,omitempty"`
-	} `xml:"ApplyServerSideEncryptionByDefault"`
-	BucketKey bool `xml:"BucketKeyEnabled"`
-}
-
-// rule reads a configuration as the dialect takes it.
-func (d dialect) rule(doc encryptionXML) (bucketRule, error) {
-	if len(doc.Rules) != 1 || doc.Rules[0].Default == nil {
-		return bucketRule{}, errMalformedXML()
+	if verbs := s.dialect.showsSSE; verbs != "" && st.Customer == nil && !among(verbs, c.verb) {
+		return
 	}
-	def := doc.Rules[0].Default
-	rule := bucketRule{Algorithm: def.Algorithm, KeyID: def.KeyID, BucketKey: doc.Rules[0].BucketKey}
-	if !d.encrypts {
-		if rule.Algorithm == "" {
-			return bucketRule{}, errMalformedXML()
-		}
-		return rule, nil
+	st.show(h, customer)
+	if st.Context != "" && request.Get(headerSSEContext) != "" {
+		h.Set(headerSSEContext, st.Context)
 	}
-	if err := checkAlgorithm(rule.Algorithm, "MalformedXML"); err != nil {
-		return bucketRule{}, err
-	}
-	if rule.KeyID != "" {
-		return bucketRule{}, fail("InvalidArgument", "a KMSMasterKeyID is not applicable if the default sse algorithm is not aws:kms or aws:kms:dsse")
-	}
-	return rule, nil
-}
-
-func (s *Server) getBucketEncryption(c *call) error {
-	if !s.dialect.bucketEncryption {
-		return errNotImplemented()
-	}
-	rule := c.bucket.config().Encryption
-	if rule.Algorithm == "" && s.dialect.encryptsByDefault {
-		rule.Algorithm = algorithmAES256
-	}
-	if rule.Algorithm == "" {
-		return fail("ServerSideEncryptionConfigurationNotFoundError", "The server side encryption configuration was not found").with("BucketName", c.bucket.name)
-	}
-	doc := encryptionXML{Xmlns: xmlns, Rules: make([]ruleXML, 1)}
-	doc.Rules[0].Default = &struct {
-		Algorithm string `xml:"SSEAlgorithm"`
-		KeyID     string `xml:"KMSMasterKeyID,omitempty"`
-	}{rule.Algorithm, rule.KeyID}
-	doc.Rules[0].BucketKey = rule.BucketKey
-	return c.sendXML(http.StatusOK, doc)
-}
-
-func (s *Server) putBucketEncryption(c *call) error {
-	if !s.dialect.bucketEncryption {
-		return errNotImplemented()
-	}
-	var doc encryptionXML
-	if err := c.readXML(&doc); err != nil {
-		return err
-	}
-	rule, err := s.dialect.rule(doc)
-	if err != nil {
-		return err
-	}
-	if err := c.bucket.configure(func(conf *bucketConfig) { conf.Encryption = rule }); err != nil {
-		return err
-	}
-	return c.send(http.StatusOK)
-}
-
-func (s *Server) deleteBucketEncryption(c *call) error {
-	if !s.dialect.bucketEncryption {
-		return errNotImplemented()
-	}
-	if err := c.bucket.configure(func(conf *bucketConfig) { conf.Encryption = bucketRule{} }); err != nil {
-		return err
-	}
-	return c.send(http.StatusNoContent)
 }

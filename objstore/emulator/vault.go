@@ -1,8 +1,6 @@
 package emulator
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -19,8 +17,9 @@ import (
 type vault struct {
 	dir   string
 	fsync bool
-	kek   cipher.AEAD
-	// buffers holds *[]byte of sealedFrame bytes, one for each segment that
+	// root is the key-encryption key.
+	root *rootKey
+	// buffers holds *[]byte of maxSealed bytes, one for each segment that
 	// is being written or read.
 	buffers sync.Pool
 }
@@ -35,7 +34,7 @@ func openVault(dir string, fsync bool) (*vault, error) {
 		}
 	}
 	v := &vault{dir: dir, fsync: fsync}
-	v.buffers.New = func() any { b := make([]byte, sealedFrame); return &b }
+	v.buffers.New = func() any { b := make([]byte, maxSealed); return &b }
 	tmp := filepath.Join(dir, "tmp")
 	if err := os.RemoveAll(tmp); err != nil {
 		return nil, err
@@ -58,11 +57,7 @@ func openVault(dir string, fsync bool) (*vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	if v.kek, err = cipher.NewGCM(block); err != nil {
+	if v.root, err = newRootKey(key); err != nil {
 		return nil, err
 	}
 	return v, nil

@@ -28,7 +28,8 @@ type attributePart struct {
 }
 
 func (s *Server) getAttributes(c *call) error {
-	if err := s.dialect.refuseCustomerKey(c.r.Header); err != nil {
+	customer, err := s.customer(c, customerPrefix)
+	if err != nil {
 		return err
 	}
 	if c.r.Header.Get("X-Amz-Max-Parts") != "" || c.r.Header.Get("X-Amz-Part-Number-Marker") != "" {
@@ -36,6 +37,9 @@ func (s *Server) getAttributes(c *call) error {
 	}
 	v, err := c.bucket.lookup(c.key, c.query.Get("versionId"))
 	if err != nil {
+		return err
+	}
+	if err := v.SSE.admit(customer); err != nil {
 		return err
 	}
 	asked := strings.Join(c.r.Header.Values("X-Amz-Object-Attributes"), ",")

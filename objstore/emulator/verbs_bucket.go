@@ -88,7 +88,11 @@ func (s *Server) createBucket(c *call) error {
 			return fail("BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it.").with("BucketName", c.name)
 		}
 	} else {
-		b, err := createBucket(s.vault, s.clock, c.name, bucketConfig{Created: s.clock.now().UTC()})
+		conf := bucketConfig{Created: s.clock.now().UTC()}
+		if s.dialect.creationHeader {
+			conf.Encryption = s.creationRule(c.r.Header)
+		}
+		b, err := createBucket(s.vault, s.clock, c.name, conf)
 		if err != nil {
 			return err
 		}

@@ -89,7 +89,8 @@ func errInvalidPart(u *upload, number int) *apiError {
 
 func (s *Server) completeUpload(c *call) error {
 	h := c.r.Header
-	if err := s.dialect.refuseCustomerKey(h); err != nil {
+	customer, err := s.customer(c, customerPrefix)
+	if err != nil {
 		return err
 	}
 	// The checksum headers of a Complete are the object's and not the body's.
@@ -109,18 +110,24 @@ func (s *Server) completeUpload(c *call) error {
 	u, err := c.bucket.uploadOf(c.key, id)
 	if err != nil {
 		// A client that lost the answer asks again.
-		if v := c.bucket.completedAs(c.key, id); v != nil {
+		if v := c.bucket.completedAs(c.key, id); v != nil && !s.dialect.completeOnce {
 			return s.sendCompleted(c, v)
 		}
 		return err
 	}
 	u.commit.Lock()
 	defer u.commit.Unlock()
-	if v := c.bucket.completedAs(c.key, id); v != nil {
+	if v := c.bucket.completedAs(c.key, id); v != nil && !s.dialect.completeOnce {
 		return s.sendCompleted(c, v)
 	}
 	if _, err := c.bucket.uploadOf(c.key, id); err != nil {
 		return err
+	}
+	// The key is needed only where the object gets a checksum of its own.
+	if customer != nil || u.ChecksumAlgorithm != "" {
+		if err := u.Object.SSE.admitPart(customer); err != nil {
+			return err
+		}
 	}
 	v, err := s.assemble(c, u, doc.Parts)
 	if err != nil {
@@ -209,12 +216,12 @@ func (s *Server) assemble(c *call, u *upload, list []completePart) (*version, er
 
 // join copies plaintext segments into one.
 func (s *Server) join(b *bucket, segs []segment, size int64) (segment, error) {
-	w, err := s.vault.create(false)
+	w, err := s.vault.create(nil)
 	if err != nil {
 		return segment{}, err
 	}
 	defer w.abort()
-	if err := s.vault.writeRange(w, b.dataDir(), segs, 0, size); err != nil {
+	if err := s.vault.writeRange(w, b.dataDir(), segs, nil, 0, size); err != nil {
 		return segment{}, err
 	}
 	return w.finish(b.dataDir())
@@ -225,6 +232,14 @@ func (s *Server) discardJoined(b *bucket, u *upload, v *version) {
 	if !v.SSE.encrypted() && len(v.Parts) > 1 {
 		s.vault.remove(b.dataDir(), v.Segments)
 	}
+}
+
+// scheme begins the URL by which the client came.
+func (c *call) scheme() string {
+	if c.r.TLS != nil {
+		return "https://"
+	}
+	return "http://"
 }
 
 func (s *Server) sendCompleted(c *call, v *version) error {
@@ -238,9 +253,9 @@ func (s *Server) sendCompleted(c *call, v *version) error {
 		checksumXML
 	}
 	doc.Xmlns, doc.Bucket, doc.Key, doc.ETag = xmlns, c.bucket.name, keyText{escapeXML(c.key)}, quoted(v.ETag)
-	doc.Location = "http://" + c.r.Host + "/" + c.bucket.name + "/" + uriEncode(c.key, true)
+	doc.Location = c.scheme() + c.r.Host + "/" + c.bucket.name + "/" + uriEncode(c.key, true)
 	doc.set(v.Checksum)
-	s.dialect.showWrite(c.w.Header(), c.r.Header, v.SSE)
+	s.showWrite(c, v.SSE, nil)
 	c.showVersion(v)
 	return c.sendXML(http.StatusOK, doc)
 }

@@ -23,7 +23,8 @@ func (s *Server) openSource(c *call) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.dialect.refuseCustomerKey(c.r.Header); err != nil {
+	customer, err := s.customer(c, copyCustomerPrefix)
+	if err != nil {
 		return nil, err
 	}
 	b := s.bucketNamed(name)
@@ -34,7 +35,14 @@ func (s *Server) openSource(c *call) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := readCondition(c.r.Header, "X-Amz-Copy-Source-", body.v); err != nil {
+	err = body.v.SSE.admit(customer)
+	if err == nil {
+		err = readCondition(c.r.Header, "X-Amz-Copy-Source-", body.v)
+	}
+	if err == nil {
+		body.root, err = s.root(c, name, key, body.v.SSE, customer)
+	}
+	if err != nil {
 		body.Close()
 		return nil, err
 	}
@@ -83,7 +91,7 @@ func (s *Server) copyObject(c *call) error {
 		return err
 	}
 	defer src.body.Close()
-	v, err := s.copyTarget(c, src)
+	v, how, err := s.copyTarget(c, src)
 	if err != nil {
 		return err
 	}
@@ -97,16 +105,16 @@ func (s *Server) copyObject(c *call) error {
 		}
 	}
 	d := newDigest(true, alg)
-	seg, err := s.copyBytes(c.bucket, src, 0, src.v.Size, v.SSE.encrypted(), d)
+	seg, err := s.copyBytes(c.bucket, src, 0, src.v.Size, how.root, d)
 	if err != nil {
 		return err
 	}
-	v.Segments, v.Size, v.ETag, v.Checksum = []segment{seg}, seg.Size, d.etag(), d.checksum()
+	v.Segments, v.Size, v.ETag, v.Checksum = []segment{seg}, seg.Size, s.dialect.etag(v.SSE, d), d.checksum()
 	if err := c.bucket.commit(v, cond); err != nil {
 		s.vault.remove(c.bucket.dataDir(), v.Segments)
 		return err
 	}
-	s.dialect.showWrite(c.w.Header(), h, v.SSE)
+	s.showWrite(c, v.SSE, how.customer)
 	c.showVersion(v)
 	src.show(c)
 	var doc struct {
@@ -129,23 +137,26 @@ func (src *source) show(c *call) {
 }
 
 // copyTarget starts the version that a copy makes.
-func (s *Server) copyTarget(c *call, src *source) (*version, error) {
+func (s *Server) copyTarget(c *call, src *source) (*version, protection, error) {
+	var none protection
 	h := c.r.Header
 	v, err := newVersion(c.key, h)
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
 	replaceMeta, err := directive(h, "X-Amz-Metadata-Directive")
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
 	replaceTags, err := directive(h, "X-Amz-Tagging-Directive")
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
-	if v.SSE, err = s.dialect.newObjectSSE(h, c.bucket.config().Encryption); err != nil {
-		return nil, err
+	how, err := s.protect(c)
+	if err != nil {
+		return nil, none, err
 	}
+	v.SSE = how.state
 	if !replaceMeta {
 		v.Headers, v.Meta = src.v.Headers, src.v.Meta
 	}
@@ -153,16 +164,17 @@ func (s *Server) copyTarget(c *call, src *source) (*version, error) {
 		v.Tags = src.v.Tags
 	}
 	current := c.bucket.latest(c.key)
-	changes := replaceMeta || replaceTags || h.Get("X-Amz-Storage-Class") != "" || h.Get(headerSSE) != "" && s.dialect.encrypts
+	changes := replaceMeta || replaceTags || h.Get("X-Amz-Storage-Class") != "" || h.Get(headerSSE) != "" && s.dialect.encrypts ||
+		v.SSE.Customer != nil || src.v.SSE.Customer != nil
 	if !changes && src.bucket == c.bucket && src.v.Key == c.key && current != nil && current.ID == src.v.ID {
-		return nil, fail("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
+		return nil, none, fail("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
-	return v, nil
+	return v, how, nil
 }
 
 // copyBytes stores a range of a source as a new segment of dst.
-func (s *Server) copyBytes(dst *bucket, src *source, off, n int64, encrypted bool, d *digest) (segment, error) {
-	w, err := s.vault.create(encrypted)
+func (s *Server) copyBytes(dst *bucket, src *source, off, n int64, root *rootKey, d *digest) (segment, error) {
+	w, err := s.vault.create(root)
 	if err != nil {
 		return segment{}, err
 	}
@@ -178,12 +190,19 @@ func (s *Server) uploadPartCopy(c *call) error {
 	if err != nil {
 		return err
 	}
+	if s.dialect.noChecksumCopy && u.ChecksumAlgorithm != "" {
+		return fail("InvalidArgument", "The upload was created with a checksum algorithm and the copy has none.")
+	}
+	how, err := s.protectPart(c, u)
+	if err != nil {
+		return err
+	}
 	src, err := s.openSource(c)
 	if err != nil {
 		return err
 	}
 	defer src.body.Close()
-	off, n, err := sourceRange(c.r.Header.Get("X-Amz-Copy-Source-Range"), src.v.Size)
+	off, n, err := sourceRange(c.r.Header.Get("X-Amz-Copy-Source-Range"), src.v.Size, s.dialect.cutsCopyRange)
 	if err != nil {
 		return err
 	}
@@ -191,16 +210,16 @@ func (s *Server) uploadPartCopy(c *call) error {
 		return fail("InvalidRequest", "The specified copy source is larger than the maximum allowable size for a copy source: %d", int64(maxPut))
 	}
 	d := newDigest(true, checksumByName(u.ChecksumAlgorithm))
-	seg, err := s.copyBytes(c.bucket, src, off, n, u.Object.SSE.encrypted(), d)
+	seg, err := s.copyBytes(c.bucket, src, off, n, how.root, d)
 	if err != nil {
 		return err
 	}
-	p := uploadPart{Number: number, Segment: seg, ETag: d.etag(), Checksum: d.checksum(), Modified: s.clock.now().UTC()}
+	p := uploadPart{Number: number, Segment: seg, ETag: s.dialect.etag(how.state, d), Checksum: d.checksum(), Modified: s.clock.now().UTC()}
 	if err := c.bucket.addPart(u, p); err != nil {
 		s.vault.remove(c.bucket.dataDir(), []segment{seg})
 		return err
 	}
-	s.dialect.showWrite(c.w.Header(), c.r.Header, u.Object.SSE)
+	s.showWrite(c, how.state, how.customer)
 	src.show(c)
 	var doc struct {
 		XMLName      xml.Name `xml:"CopyPartResult"`
@@ -215,8 +234,8 @@ func (s *Server) uploadPartCopy(c *call) error {
 }
 
 // sourceRange reads x-amz-copy-source-range, which unlike Range has both ends
-// and must lie within the object.
-func sourceRange(text string, size int64) (off, n int64, err error) {
+// and must lie within the object unless cut is set.
+func sourceRange(text string, size int64, cut bool) (off, n int64, err error) {
 	if text == "" {
 		return 0, size, nil
 	}
@@ -227,6 +246,9 @@ func sourceRange(text string, size int64) (off, n int64, err error) {
 	if !isBytes || err1 != nil || err2 != nil || from < 0 || to < from {
 		return 0, 0, fail("InvalidArgument", "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy").
 			with("ArgumentName", "x-amz-copy-source-range").with("ArgumentValue", text)
+	}
+	if cut && from < size {
+		to = min(to, size-1)
 	}
 	if to >= size {
 		return 0, 0, fail("InvalidArgument", "Range specified is not valid for source object of size: %d", size).

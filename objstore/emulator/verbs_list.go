@@ -33,13 +33,17 @@ type keyText struct {
 }
 
 // encoder writes keys as encoding-type asks for.
-func (c *call) encoder() (encode func(string) keyText, kind string, err error) {
+func (s *Server) encoder(c *call) (encode func(string) keyText, kind string, err error) {
+	urlEncode := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "%2F", "/") }
+	if s.dialect.scalityLists {
+		urlEncode = func(s string) string { return uriEncode(s, true) }
+	}
 	switch kind = c.query.Get("encoding-type"); kind {
 	case "":
 		return func(s string) keyText { return keyText{escapeXML(s)} }, "", nil
 	case "url":
 		return func(s string) keyText {
-			return keyText{strings.ReplaceAll(url.QueryEscape(s), "%2F", "/")}
+			return keyText{urlEncode(s)}
 		}, kind, nil
 	}
 	return nil, "", fail("InvalidArgument", "Invalid Encoding Method specified in Request").with("ArgumentName", "encoding-type").with("ArgumentValue", kind)
@@ -103,7 +107,7 @@ type listXML struct {
 	Marker       *keyText `xml:",omitempty"`
 	NextMarker   *keyText `xml:",omitempty"`
 	StartAfter   *keyText `xml:",omitempty"`
-	Token        string   `xml:"ContinuationToken,omitempty"`
+	Token        *string  `xml:"ContinuationToken,omitempty"`
 	NextToken    string   `xml:"NextContinuationToken,omitempty"`
 	KeyCount     *int     `xml:",omitempty"`
 	MaxKeys      int
@@ -116,8 +120,8 @@ type listXML struct {
 
 // page fills what both versions of ListObjects share and returns the page's
 // last name.
-func (c *call) page(doc *listXML, after string, owners bool) (last string, err error) {
-	encode, kind, err := c.encoder()
+func (s *Server) page(c *call, doc *listXML, after string, owners bool) (last string, err error) {
+	encode, kind, err := s.encoder(c)
 	if err != nil {
 		return "", err
 	}
@@ -155,11 +159,11 @@ func (c *call) page(doc *listXML, after string, owners bool) (last string, err e
 func (s *Server) listObjects(c *call) error {
 	var doc listXML
 	marker := c.query.Get("marker")
-	last, err := c.page(&doc, marker, true)
+	last, err := s.page(c, &doc, marker, true)
 	if err != nil {
 		return err
 	}
-	encode, _, err := c.encoder()
+	encode, _, err := s.encoder(c)
 	if err != nil {
 		return err
 	}
@@ -189,12 +193,12 @@ func (s *Server) listObjectsV2(c *call) error {
 	if token == "" {
 		after = startAfter
 	}
-	last, err := c.page(&doc, after, c.query.Get("fetch-owner") == "true")
+	last, err := s.page(c, &doc, after, c.query.Get("fetch-owner") == "true")
 	if err != nil {
 		return err
 	}
 	if startAfter != "" {
-		encode, _, err := c.encoder()
+		encode, _, err := s.encoder(c)
 		if err != nil {
 			return err
 		}
@@ -202,7 +206,19 @@ func (s *Server) listObjectsV2(c *call) error {
 		doc.StartAfter = &m
 	}
 	count := len(doc.Contents) + len(doc.Prefixes)
-	doc.KeyCount, doc.Token = &count, token
+	if s.cfg.LossyV2 && count == maxPage {
+		doc.IsTruncated = false
+	}
+	if token != "" || s.dialect.scalityLists {
+		doc.Token = &token
+	}
+	if s.dialect.scalityLists {
+		count = len(doc.Contents)
+		if doc.MaxKeys, err = c.number("max-keys", maxPage, 1<<31-1); err != nil {
+			return err
+		}
+	}
+	doc.KeyCount = &count
 	if doc.IsTruncated {
 		doc.NextToken = encodeToken(last)
 	}
@@ -224,7 +240,7 @@ type versionXML struct {
 }
 
 func (s *Server) listVersions(c *call) error {
-	encode, kind, err := c.encoder()
+	encode, kind, err := s.encoder(c)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,8 @@ type received struct {
 
 // receive stores the body of a PUT or part under the bucket, checked by all
 // that the request announces; alg is the checksum to compute, want's or another
-// when want has none. On an error nothing is left.
-func (s *Server) receive(c *call, want wantedChecksum, alg *checksumAlgorithm, encrypted bool) (received, error) {
+// when want has none; root seals the bytes. On an error nothing is left.
+func (s *Server) receive(c *call, want wantedChecksum, alg *checksumAlgorithm, root *rootKey) (received, error) {
 	p, err := c.payload()
 	if err != nil {
 		return received{}, err
@@ -32,7 +32,7 @@ func (s *Server) receive(c *call, want wantedChecksum, alg *checksumAlgorithm, e
 		return received{}, fail("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size").
 			with("ProposedSize", strconv.FormatInt(p.size, 10)).with("MaxSizeAllowed", strconv.FormatInt(maxPut, 10))
 	}
-	w, err := s.vault.create(encrypted)
+	w, err := s.vault.create(root)
 	if err != nil {
 		return received{}, err
 	}
@@ -90,25 +90,27 @@ func (s *Server) putObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	if v.SSE, err = s.dialect.newObjectSSE(h, c.bucket.config().Encryption); err != nil {
+	how, err := s.protect(c)
+	if err != nil {
 		return err
 	}
+	v.SSE = how.state
 	want, err := readWanted(h)
 	if err != nil {
 		return err
 	}
-	got, err := s.receive(c, want, want.algorithm, v.SSE.encrypted())
+	got, err := s.receive(c, want, want.algorithm, how.root)
 	if err != nil {
 		return err
 	}
-	v.Segments, v.Size, v.ETag, v.Checksum = []segment{got.seg}, got.seg.Size, got.digest.etag(), got.digest.checksum()
+	v.Segments, v.Size, v.ETag, v.Checksum = []segment{got.seg}, got.seg.Size, s.dialect.etag(v.SSE, got.digest), got.digest.checksum()
 	if err := c.bucket.commit(v, cond); err != nil {
 		s.vault.remove(c.bucket.dataDir(), v.Segments)
 		return err
 	}
 	out := c.w.Header()
 	out.Set("ETag", quoted(v.ETag))
-	s.dialect.showWrite(out, h, v.SSE)
+	s.showWrite(c, v.SSE, how.customer)
 	c.showVersion(v)
 	showChecksum(out, v.Checksum)
 	return c.send(http.StatusOK)
@@ -131,7 +133,8 @@ func showChecksum(h http.Header, sum checksum) {
 // getObject answers GET and HEAD.
 func (s *Server) getObject(c *call) error {
 	h, out := c.r.Header, c.w.Header()
-	if err := s.dialect.refuseCustomerKey(h); err != nil {
+	customer, err := s.customer(c, customerPrefix)
+	if err != nil {
 		return err
 	}
 	body, err := c.bucket.open(c.key, c.query.Get("versionId"))
@@ -140,6 +143,9 @@ func (s *Server) getObject(c *call) error {
 	}
 	defer body.Close()
 	v := body.v
+	if err := v.SSE.admit(customer); err != nil {
+		return err
+	}
 	out.Set("ETag", quoted(v.ETag))
 	out.Set("Last-Modified", v.modified().Format(http.TimeFormat))
 	c.showVersion(v)
@@ -149,6 +155,11 @@ func (s *Server) getObject(c *call) error {
 	off, n, status, err := c.selected(v)
 	if err != nil {
 		return err
+	}
+	if c.r.Method != http.MethodHead {
+		if body.root, err = s.root(c, c.bucket.name, c.key, v.SSE, customer); err != nil {
+			return err
+		}
 	}
 	v.Headers.show(out)
 	for name, value := range v.Meta {
@@ -167,7 +178,7 @@ func (s *Server) getObject(c *call) error {
 	if len(v.Tags) > 0 {
 		out.Set("x-amz-tagging-count", strconv.Itoa(len(v.Tags)))
 	}
-	v.SSE.show(out)
+	v.SSE.show(out, customer)
 	out.Set("Accept-Ranges", "bytes")
 	out.Set("Content-Length", strconv.FormatInt(n, 10))
 	if status == http.StatusPartialContent {
@@ -316,6 +327,9 @@ func (s *Server) deleteObjects(c *call) error {
 	if err != nil {
 		return err
 	}
+	if s.dialect.deleteNeedsMD5 && c.r.Header.Get("Content-Md5") == "" {
+		return fail("BadDigest", "The Content-MD5 you specified did not match what we received.")
+	}
 	if !checked {
 		return fail("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
 	}
@@ -352,9 +366,13 @@ func (s *Server) deleteObjects(c *call) error {
 	}
 	for _, o := range doc.Objects {
 		var d deletion
-		err := checkKey(o.Key)
+		err := s.dialect.checkKey(o.Key)
 		if err == nil {
-			d, err = c.bucket.delete(o.Key, o.VersionID, condition{match: etagList(o.ETag)})
+			cond := condition{match: etagList(o.ETag)}
+			if among(s.dialect.unconditional, c.verb) {
+				cond = condition{}
+			}
+			d, err = c.bucket.delete(o.Key, o.VersionID, cond)
 		}
 		if err != nil {
 			e := asAPIError(err)

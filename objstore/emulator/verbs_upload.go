@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"encoding/xml"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,9 +14,11 @@ func (s *Server) createUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	if v.SSE, err = s.dialect.newObjectSSE(h, c.bucket.config().Encryption); err != nil {
+	how, err := s.protect(c)
+	if err != nil {
 		return err
 	}
+	v.SSE = how.state
 	conf := uploadConfig{ID: newID(), Initiated: s.clock.now().UTC(), Object: *v}
 	if conf.ChecksumAlgorithm, conf.ChecksumType, err = readUploadChecksum(h); err != nil {
 		return err
@@ -25,7 +28,7 @@ func (s *Server) createUpload(c *call) error {
 		return err
 	}
 	out := c.w.Header()
-	s.dialect.showWrite(out, h, v.SSE)
+	s.showWrite(c, v.SSE, how.customer)
 	if u.ChecksumAlgorithm != "" {
 		out.Set("x-amz-checksum-algorithm", u.ChecksumAlgorithm)
 		out.Set("x-amz-checksum-type", u.ChecksumType)
@@ -77,12 +80,30 @@ func (c *call) partOf() (*upload, int, error) {
 	return u, number, err
 }
 
+// protectPart finds how a part of u is encrypted: as the upload was created.
+func (s *Server) protectPart(c *call, u *upload) (protection, error) {
+	customer, err := s.customer(c, customerPrefix)
+	if err != nil {
+		return protection{}, err
+	}
+	st := u.Object.SSE
+	if err := st.admitPart(customer); err != nil {
+		return protection{}, err
+	}
+	root, err := s.root(c, c.bucket.name, c.key, st, customer)
+	return protection{st, root, customer}, err
+}
+
 func (s *Server) uploadPart(c *call) error {
 	h := c.r.Header
-	if err := s.dialect.refuseCustomerKey(h); err != nil {
+	u, number, err := c.partOf()
+	if e := (*apiError)(nil); s.dialect.partNoKey && errors.As(err, &e) && e.Code == "NoSuchUpload" {
+		err = errNoSuchKey(c.key)
+	}
+	if err != nil {
 		return err
 	}
-	u, number, err := c.partOf()
+	how, err := s.protectPart(c, u)
 	if err != nil {
 		return err
 	}
@@ -94,18 +115,18 @@ func (s *Server) uploadPart(c *call) error {
 	if err != nil {
 		return err
 	}
-	got, err := s.receive(c, want, alg, u.Object.SSE.encrypted())
+	got, err := s.receive(c, want, alg, how.root)
 	if err != nil {
 		return err
 	}
-	p := uploadPart{Number: number, Segment: got.seg, ETag: got.digest.etag(), Checksum: got.digest.checksum(), Modified: s.clock.now().UTC()}
+	p := uploadPart{Number: number, Segment: got.seg, ETag: s.dialect.etag(how.state, got.digest), Checksum: got.digest.checksum(), Modified: s.clock.now().UTC()}
 	if err := c.bucket.addPart(u, p); err != nil {
 		s.vault.remove(c.bucket.dataDir(), []segment{p.Segment})
 		return err
 	}
 	out := c.w.Header()
 	out.Set("ETag", quoted(p.ETag))
-	s.dialect.showWrite(out, h, u.Object.SSE)
+	s.showWrite(c, how.state, how.customer)
 	if a := checksumByName(p.Checksum.Algorithm); a != nil {
 		out.Set(a.header(), p.Checksum.Value)
 	}

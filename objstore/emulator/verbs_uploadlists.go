@@ -11,7 +11,7 @@ func (s *Server) listParts(c *call) error {
 	if err != nil {
 		return err
 	}
-	encode, kind, err := c.encoder()
+	encode, kind, err := s.encoder(c)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (s *Server) listParts(c *call) error {
 }
 
 func (s *Server) listUploads(c *call) error {
-	encode, kind, err := c.encoder()
+	encode, kind, err := s.encoder(c)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,12 @@
 package emulator
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // countingBody counts the bytes of a request's body as they come.
@@ -42,6 +44,13 @@ func (w *reply) WriteHeader(status int) {
 		return
 	}
 	w.status = status
+	if w.fault.HideSSE {
+		for name := range w.Header() {
+			if strings.HasPrefix(name, "X-Amz-Server-Side-Encryption") {
+				w.Header().Del(name)
+			}
+		}
+	}
 	w.middle = 0
 	if size, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); err == nil {
 		w.middle = size / 2
@@ -122,6 +131,10 @@ func (w *reply) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // It does not return.
 func cut(w http.ResponseWriter, reset bool) {
 	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		if secure, ok := conn.(*tls.Conn); ok {
+			// Below TLS: its own end would be an orderly one.
+			conn = secure.NetConn()
+		}
 		if tcp, ok := conn.(*net.TCPConn); ok && reset {
 			_ = tcp.SetLinger(0)
 		}

@@ -30,7 +30,10 @@ type bucket struct {
 	proofs map[ask]*proof // by what was asked for
 }
 
-var _ objstore.Bucket = (*bucket)(nil)
+var (
+	_ objstore.Bucket   = (*bucket)(nil)
+	_ objstore.Policies = (*bucket)(nil)
+)
 
 func newBucket(s *Store, name, region string) *bucket {
 	return &bucket{s: s, name: name, region: region, client: s.client(name, region), proofs: map[ask]*proof{}}

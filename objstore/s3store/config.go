@@ -201,6 +201,11 @@ func (c Config) rule(bucket, key string) Rule {
 	return Rule{AllowUnencrypted: c.AllowUnencrypted}
 }
 
+// SamePolicy reports whether the rules for both keys have the same mode.
+func (b *bucket) SamePolicy(key, other string) bool {
+	return b.s.cfg.rule(b.name, key).Encryption.Mode == b.s.cfg.rule(b.name, other).Encryption.Mode
+}
+
 // checkWish refuses what requests cannot ask for.
 func (c Config) checkWish(e objstore.Encryption) error {
 	kms := e.Mode == objstore.ModeSSEKMS || e.Mode == objstore.ModeDSSEKMS

@@ -215,6 +215,17 @@ func TestKMSContextGoesWithTheModesThatHaveOne(t *testing.T) {
 	}
 }
 
+func TestSamePolicy(t *testing.T) {
+	bk := against(t, Config{Rules: []Rule{
+		{Pattern: "*/kms/", Encryption: objstore.Encryption{Mode: objstore.ModeSSEKMS}},
+		{Pattern: "*/more/", Encryption: objstore.Encryption{Mode: objstore.ModeSSEKMS, KMSKeyID: "k"}},
+	}}, nil)
+	require.True(t, bk.SamePolicy("a", "b/c"))
+	require.True(t, bk.SamePolicy("kms/a", "more/a"), "the mode counts and not the key")
+	require.False(t, bk.SamePolicy("a", "kms/a"))
+	require.False(t, bk.SamePolicy("kms/", "kms"))
+}
+
 func TestHeadersByVerb(t *testing.T) {
 	a, b := customerKey(t, 'a'), customerKey(t, 'b')
 	ring := newKeyring([]CustomerKey{a, b})

@@ -56,6 +56,9 @@ type storeReport struct {
 	Encryption objstore.Mode   `json:"encryption,omitempty"`
 	SSE        string          `json:"sse,omitempty"`
 	KMSKeyID   string          `json:"kms_key_id,omitempty"`
+	// CustomerKeyMD5 names the key of SSE-C.
+	CustomerKeyMD5 string `json:"customer_key_md5,omitempty"`
+	BucketKey      bool   `json:"bucket_key,omitempty"`
 	Checks     []s3store.Check `json:"checks"`
 }
 
@@ -63,6 +66,7 @@ func newStoreReport(r s3store.Report) *storeReport {
 	return &storeReport{
 		Endpoint: r.Endpoint, Region: r.Region, Bucket: r.Bucket, Checks: r.Checks,
 		Encryption: r.Encryption.Mode, SSE: r.Encryption.SSEHeader(), KMSKeyID: r.Encryption.KMSKeyID,
+		CustomerKeyMD5: r.Encryption.CustomerKeyMD5, BucketKey: r.Encryption.BucketKey,
 	}
 }
 

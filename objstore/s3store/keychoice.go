@@ -33,28 +33,65 @@ func (b *bucket) withKey(ctx context.Context, o operation, ref objstore.Ref, md5
 	}
 	rule := b.s.cfg.rule(id.bucket, ref.Key).Encryption
 	policy, _ := ring.find(rule.CustomerKeyMD5)
+	order := ring.order(md5, chosen, rule.Mode == objstore.ModeSSEC, policy.MD5())
+	search := &keySearch{}
+	ctx = context.WithValue(ctx, keySearchKey{}, search)
+	err := b.tryKeys(ctx, o, ref, id, order, f)
+	if err != nil && search.renewed {
+		// Some of the refusals were about the old credentials.
+		err = b.tryKeys(ctx, o, ref, id, order, f)
+	}
+	return err
+}
+
+// keySearch is what the retryer and a search for a key tell each other. It
+// travels in the context and is touched by one goroutine.
+type keySearch struct {
+	expected map[int]bool // statuses that a key explains better than credentials do
+	renewed  bool         // other credentials are in force since the search began
+}
+
+type keySearchKey struct{}
+
+// searchOf returns the search that ctx belongs to; never nil.
+func searchOf(ctx context.Context) *keySearch {
+	if s, ok := ctx.Value(keySearchKey{}).(*keySearch); ok {
+		return s
+	}
+	return &keySearch{}
+}
+
+// Statuses that say something of the key that was or was not sent.
+var (
+	refusesKey = map[int]bool{http.StatusBadRequest: true, http.StatusForbidden: true}
+	wantsKey   = map[int]bool{http.StatusBadRequest: true}
+)
+
+// tryKeys calls f with one key after the other.
+func (b *bucket) tryKeys(ctx context.Context, o operation, ref objstore.Ref, id objectID, order []string, f func(context.Context) (objstore.ETag, objstore.Encryption, error)) error {
+	search := searchOf(ctx)
 	var first, bare error
-	for _, try := range ring.order(md5, chosen, rule.Mode == objstore.ModeSSEC, policy.MD5()) {
+	for _, try := range order {
+		search.expected = refusesKey
+		if try == "" {
+			search.expected = wantsKey
+		}
 		etag, enc, err := f(withSSE(ctx, ask{Encryption: customerEncryption(try)}))
 		if err == nil {
-			ring.remember(id, keyChoice{etag, enc.CustomerKeyMD5})
+			b.s.keys.remember(id, keyChoice{etag, enc.CustomerKeyMD5})
 			return nil
 		}
 		if first == nil {
 			first = err
 		}
-		status := statusOf(err)
-		switch {
-		case try == "":
+		if try == "" {
 			bare = err
-			if status != http.StatusBadRequest {
-				// It needs no key, so this answer is about something else.
-				return err
-			}
-		case status != http.StatusBadRequest && status != http.StatusForbidden:
-			return err
+		}
+		if !search.expected[statusOf(err)] {
+			return err // about something else
 		}
 	}
+	search.expected = nil
 	return b.explainKey(ctx, o, ref, first, bare)
 }
 

@@ -148,10 +148,13 @@ func wordOf(m objstore.Mode) string {
 	return string(m)
 }
 
-// describe is a protection for a message, with its KMS key.
+// describe is a protection for a message, with its key by id or MD5.
 func describe(e objstore.Encryption) string {
-	if e.KMSKeyID != "" {
+	switch {
+	case e.KMSKeyID != "":
 		return wordOf(e.Mode) + " under key " + e.KMSKeyID
+	case e.CustomerKeyMD5 != "":
+		return wordOf(e.Mode) + " under the key with MD5 " + e.CustomerKeyMD5
 	}
 	return wordOf(e.Mode)
 }

@@ -298,3 +298,54 @@ func TestBucketDefaultIsThePolicys(t *testing.T) {
 	_, err = s.Open(t.Context(), "bad-bucket")
 	require.ErrorIs(t, err, objstore.NotExist)
 }
+
+// A HEAD whose token has expired is answered with a bare 400, as is one that
+// wants a key: both must be told apart, and the search begun again.
+func TestExpiredCredentialsAreNoMissingKey(t *testing.T) {
+	for _, key := range []string{"plain", "under a key"} {
+		t.Run(key, func(t *testing.T) {
+			srv := &sseServer{}
+			valid := "/k/"
+			a := customerKey(t, 'a')
+			bk := against(t, Config{Rules: []Rule{{Pattern: "*/under a key", Encryption: objstore.Encryption{Mode: objstore.ModeSSEC}},
+				{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeNone}}}, CustomerKeys: []CustomerKey{a, customerKey(t, 'b')}},
+				func(w http.ResponseWriter, r *http.Request) {
+					if !strings.Contains(r.Header.Get("Authorization"), "Credential="+valid[1:]) {
+						w.WriteHeader(http.StatusBadRequest)
+						if r.Method != http.MethodHead {
+							io.WriteString(w, "<Error><Code>ExpiredToken</Code></Error>")
+						}
+						return
+					}
+					srv.ServeHTTP(w, r)
+				})
+			put(t, bk, key, []byte("data"), objstore.CreateOptions{})
+			valid = "/renewed/"
+			t.Setenv("AWS_ACCESS_KEY_ID", "renewed")
+			o, err := bk.Head(t.Context(), objstore.Ref{Key: key})
+			require.NoError(t, err)
+			require.Equal(t, key == "under a key", o.Encryption.CustomerKeyMD5 == a.MD5())
+		})
+	}
+}
+
+// Looking for the key of an object makes no request but those with the keys.
+func TestSearchForAKeyIsShort(t *testing.T) {
+	srv := &sseServer{}
+	heads := 0
+	count := func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			heads++
+		}
+		srv.ServeHTTP(w, r)
+	}
+	a, b := customerKey(t, 'a'), customerKey(t, 'b')
+	put(t, sseBucket(t, srv, objstore.Encryption{Mode: objstore.ModeSSEC}, b), "older", []byte("x"), objstore.CreateOptions{})
+	bk := against(t, Config{Rules: []Rule{{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeSSEC}}}, CustomerKeys: []CustomerKey{a, b}}, count)
+	for i, want := range []int{3, 1, 1} { // the first key, none, the second; then remembered
+		heads = 0
+		_, err := bk.Head(t.Context(), objstore.Ref{Key: "older"})
+		require.NoError(t, err)
+		require.Equal(t, want, heads, "HEAD %d", i+1)
+	}
+}

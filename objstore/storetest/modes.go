@@ -25,6 +25,8 @@ const (
 	Cannot Verdict = "server cannot"
 	// Wrong: none of the others; the test has failed.
 	Wrong Verdict = "WRONG"
+	// Pointless: the verb means nothing in this mode.
+	Pointless Verdict = "-"
 )
 
 // ModeRow is one cell of the table of all modes, verbs and servers.
@@ -109,7 +111,7 @@ type note struct {
 func (n note) Error() string { return n.text }
 
 // notApplicable is a verb that means nothing in this mode.
-func notApplicable(text string) error { return note{"-", text} }
+func notApplicable(text string) error { return note{Pointless, text} }
 
 // refused is what a verb returns that was refused as it had to be.
 func refused(text string) error { return note{Refused, text} }
@@ -207,7 +209,7 @@ func fetch(ctx context.Context, b objstore.Bucket, ref objstore.Ref, opts objsto
 	return data, o, err
 }
 
-// store writes an object with key i and looks at it.
+// write writes an object with key i and looks at it.
 func (m *modes) write(t *testing.T, key string, data []byte, i int) error {
 	opts := objstore.CreateOptions{Meta: map[string]string{"colour": "green"}}
 	if i > 0 {

@@ -41,9 +41,7 @@ func runModes(t *testing.T, srv *storetest.Server, cfg storetest.ModesConfig) {
 		}
 		return openS3(t, srv.Env(), c)
 	}
-	for _, r := range storetest.RunModes(t, cfg) {
-		t.Logf("%-10s %-8s %-30s %-20s %s", r.Server, r.Mode, r.Verb, r.Verdict, r.Note)
-	}
+	t.Logf("\n%s", storetest.ModeTable(storetest.RunModes(t, cfg)))
 }
 
 func TestModesMinIO(t *testing.T) {

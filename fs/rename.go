@@ -32,10 +32,28 @@ func (d *dir) Rename(ctx context.Context, nm string, newParent gofuse.InodeEmbed
 	if flags&^renameNoReplace != 0 {
 		return syscall.EINVAL
 	}
+	if !d.samePolicy(nm, to, newName) {
+		return syscall.EXDEV
+	}
 	if err := d.rename(context.WithoutCancel(ctx), nm, to, newName, flags); err != nil {
 		return d.fsys.errno("rename", path(d.bucket, d.prefix()+nm), err)
 	}
 	return 0
+}
+
+// samePolicy reports whether both names lie under the same kind of encryption
+// policy. Of a directory its own prefix counts, and not rules for parts of it:
+// those decide for each object that is copied.
+func (d *dir) samePolicy(nm string, to *dir, newName string) bool {
+	p, ok := d.bucket.(objstore.Policies)
+	if !ok {
+		return true
+	}
+	end := ""
+	if ch := d.live(nm); ch != nil && ch.IsDir() {
+		end = "/"
+	}
+	return p.SamePolicy(d.prefix()+nm+end, to.prefix()+newName+end)
 }
 
 func (d *dir) rename(ctx context.Context, nm string, to *dir, newName string, flags uint32) error {

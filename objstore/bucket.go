@@ -137,3 +137,13 @@ type RangeCopier interface {
 	// [Stale] tells that src is another version by now.
 	CopyRange(ctx context.Context, src Ref, off, n int64) error
 }
+
+// Policies is implemented by a [Bucket] whose keys may be under different
+// policies of encryption.
+type Policies interface {
+	// SamePolicy reports whether new objects under both keys are asked to be
+	// protected in the same mode, if not under the same key. Copy works
+	// between any two; this tells callers that want to move nothing from one
+	// kind of protection to another unnoticed.
+	SamePolicy(key, other string) bool
+}

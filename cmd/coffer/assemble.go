@@ -15,29 +15,46 @@ import (
 	"coffer/objstore/s3store"
 )
 
-// storeConfig translates settings into those of s3store.
-func storeConfig(cfg Config, probePrefix string, log *slog.Logger) s3store.Config {
+// storeConfig translates settings into those of s3store. It reads the files
+// with customer keys.
+func storeConfig(cfg Config, probePrefix string, log *slog.Logger) (s3store.Config, error) {
+	keys, ofRule, err := customerKeys(cfg)
+	if err != nil {
+		return s3store.Config{}, err
+	}
 	c := s3store.Config{
 		Endpoint: cfg.EndpointURL, Region: cfg.Region, Profile: cfg.Profile,
 		PathStyle: cfg.PathStyle.value, ListVersion: cfg.ListVersion.value,
 		CAFile: cfg.CAFile, Anonymous: cfg.Anonymous, RequesterPays: cfg.RequesterPays, AllowHTTP: cfg.AllowHTTP,
 		AllowUnencrypted: cfg.AllowUnencrypted, ReadOnly: cfg.ReadOnly, ProbePrefix: probePrefix,
+		CustomerKeys: keys, KMSContext: cfg.KMSContext,
 		Logger: log, UserAgent: "coffer/" + versionString(),
 	}
-	for _, r := range cfg.Encryption {
-		c.Rules = append(c.Rules, s3store.Rule{Pattern: r.Match, Encryption: encryptionOf(r.SSE), AllowUnencrypted: r.AllowUnencrypted})
+	for i, r := range cfg.Encryption {
+		enc := encryptionOf(r.SSE, r.KMSKeyID, r.BucketKey)
+		if enc.Mode == objstore.ModeSSEC {
+			enc.CustomerKeyMD5 = ofRule[i]
+		}
+		c.Rules = append(c.Rules, s3store.Rule{Pattern: r.Match, Encryption: enc, KMSContext: r.KMSContext, AllowUnencrypted: r.AllowUnencrypted})
 	}
 	// What no rule of the file matches follows --sse; "*" matches any bucket.
-	c.Rules = append(c.Rules, s3store.Rule{Pattern: "*", Encryption: encryptionOf(cfg.SSE)})
-	return c
+	c.Rules = append(c.Rules, s3store.Rule{Pattern: "*", Encryption: encryptionOf(cfg.SSE, cfg.KMSKeyID, cfg.BucketKey)})
+	return c, nil
 }
 
-// encryptionOf returns what a value of --sse asks for.
-func encryptionOf(sse choice) objstore.Encryption {
+// encryptionOf returns what a value of --sse asks for. A key or a switch that
+// the mode has no use for is left out.
+func encryptionOf(sse choice, kmsKeyID string, bucketKey bool) objstore.Encryption {
 	switch sse.value {
-	case "aes256":
+	case sseAES256:
 		return objstore.Encryption{Mode: objstore.ModeSSES3}
-	case "none":
+	case sseKMS:
+		return objstore.Encryption{Mode: objstore.ModeSSEKMS, KMSKeyID: kmsKeyID, BucketKey: bucketKey}
+	case sseDSSE:
+		return objstore.Encryption{Mode: objstore.ModeDSSEKMS, KMSKeyID: kmsKeyID}
+	case sseCustomer:
+		return objstore.Encryption{Mode: objstore.ModeSSEC}
+	case sseNone:
 		return objstore.Encryption{Mode: objstore.ModeNone}
 	}
 	return objstore.Encryption{}
@@ -45,7 +62,10 @@ func encryptionOf(sse choice) objstore.Encryption {
 
 // openStore connects to the store of the settings.
 func openStore(ctx context.Context, cfg Config, probePrefix string, log *slog.Logger) (*s3store.Store, error) {
-	sc := storeConfig(cfg, probePrefix, log)
+	sc, err := storeConfig(cfg, probePrefix, log)
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
 	if err := sc.Validate(); err != nil {
 		return nil, &exitError{exitUsage, err}
 	}

@@ -50,19 +50,23 @@ type checkReport struct {
 // the word that user.s3.encryption shows for new objects, "" when it is not
 // known.
 type storeReport struct {
-	Endpoint   string          `json:"endpoint"`
-	Region     string          `json:"region"`
-	Bucket     string          `json:"bucket,omitempty"`
-	Encryption objstore.Mode   `json:"encryption,omitempty"`
-	SSE        string          `json:"sse,omitempty"`
-	KMSKeyID   string          `json:"kms_key_id,omitempty"`
-	Checks     []s3store.Check `json:"checks"`
+	Endpoint   string        `json:"endpoint"`
+	Region     string        `json:"region"`
+	Bucket     string        `json:"bucket,omitempty"`
+	Encryption objstore.Mode `json:"encryption,omitempty"`
+	SSE        string        `json:"sse,omitempty"`
+	KMSKeyID   string        `json:"kms_key_id,omitempty"`
+	// CustomerKeyMD5 names the key of SSE-C.
+	CustomerKeyMD5 string          `json:"customer_key_md5,omitempty"`
+	BucketKey      bool            `json:"bucket_key,omitempty"`
+	Checks         []s3store.Check `json:"checks"`
 }
 
 func newStoreReport(r s3store.Report) *storeReport {
 	return &storeReport{
 		Endpoint: r.Endpoint, Region: r.Region, Bucket: r.Bucket, Checks: r.Checks,
 		Encryption: r.Encryption.Mode, SSE: r.Encryption.SSEHeader(), KMSKeyID: r.Encryption.KMSKeyID,
+		CustomerKeyMD5: r.Encryption.CustomerKeyMD5, BucketKey: r.Encryption.BucketKey,
 	}
 }
 

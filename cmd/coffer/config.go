@@ -28,9 +28,13 @@ type Config struct {
 	AllowHTTP     bool   `yaml:"allow-http"`
 	ListVersion   choice `yaml:"list-version"`
 
-	SSE              choice           `yaml:"sse"`
-	AllowUnencrypted bool             `yaml:"allow-unencrypted"`
-	Encryption       []encryptionRule `yaml:"encryption"`
+	SSE              choice            `yaml:"sse"`
+	KMSKeyID         string            `yaml:"sse-kms-key-id"`
+	CustomerKeyFiles pathList          `yaml:"sse-customer-key-file"`
+	KMSContext       map[string]string `yaml:"kms-context"`
+	BucketKey        bool              `yaml:"bucket-key"`
+	AllowUnencrypted bool              `yaml:"allow-unencrypted"`
+	Encryption       []encryptionRule  `yaml:"encryption"`
 
 	ReadOnly    bool          `yaml:"read-only"`
 	Attributes  choice        `yaml:"attributes"`
@@ -55,16 +59,34 @@ type Config struct {
 type encryptionRule struct {
 	// Match is "bucket" or "bucket/prefix"; the bucket part may hold the
 	// wildcards of path.Match, the rest is a plain prefix of the key.
-	Match            string `yaml:"match"`
-	SSE              choice `yaml:"sse"`
-	AllowUnencrypted bool   `yaml:"allow-unencrypted"`
+	Match string `yaml:"match"`
+	SSE   choice `yaml:"sse"`
+	// KMSKeyID is a key's id, alias or ARN; "" is the store's default key.
+	KMSKeyID string `yaml:"kms-key-id"`
+	// KMSContext is the encryption context, instead of the one for all.
+	KMSContext map[string]string `yaml:"kms-context"`
+	// BucketKey asks for an S3 bucket key, which saves calls to the KMS.
+	BucketKey bool `yaml:"bucket-key"`
+	// CustomerKeyFiles are files with keys of SSE-C: the first is for writing.
+	CustomerKeyFiles pathList `yaml:"customer-key-file"`
+	AllowUnencrypted bool     `yaml:"allow-unencrypted"`
 }
+
+// Values of --sse.
+const (
+	sseAuto     = "auto"
+	sseAES256   = "aes256"
+	sseKMS      = "kms"
+	sseDSSE     = "kms-dsse"
+	sseCustomer = "customer"
+	sseNone     = "none"
+)
 
 // The choices. "auto" lets Coffer find out what the endpoint needs.
 var (
 	pathStyles     = []string{"auto", "on", "off"}
 	listVersions   = []string{"auto", "1", "2"}
-	sseModes       = []string{"auto", "aes256", "none"}
+	sseModes       = []string{sseAuto, sseAES256, sseKMS, sseDSSE, sseCustomer, sseNone}
 	attributeModes = []string{"auto", "list", "full"}
 	logFormats     = []string{"text", "json"}
 	logLevels      = []string{"debug", "info", "warn", "error"}
@@ -144,7 +166,7 @@ func resolveConfig(cmdline *pflag.FlagSet, env environ, opts []mountOption) (Con
 	var err error
 	all.VisitAll(func(f *pflag.Flag) {
 		if v, ok := env(envName(f.Name)); ok && v != "" && err == nil {
-			if e := f.Value.Set(v); e != nil {
+			if e := assign(f.Value, v); e != nil {
 				err = usageErrorf("environment variable %s: %w", envName(f.Name), e)
 			}
 		}
@@ -154,14 +176,14 @@ func resolveConfig(cmdline *pflag.FlagSet, env environ, opts []mountOption) (Con
 	}
 	for _, o := range opts {
 		if f := all.Lookup(o.flag); f != nil {
-			if e := f.Value.Set(o.value); e != nil {
+			if e := assign(f.Value, o.value); e != nil {
 				return Config{}, usageErrorf("mount option %s: %w", o.name, e)
 			}
 		}
 	}
 	cmdline.Visit(func(f *pflag.Flag) {
 		if t := all.Lookup(f.Name); t != nil && err == nil {
-			err = t.Value.Set(f.Value.String())
+			err = assign(t.Value, f.Value.String())
 		}
 	})
 	if err != nil {
@@ -174,6 +196,17 @@ func resolveConfig(cmdline *pflag.FlagSet, env environ, opts []mountOption) (Con
 		return Config{}, &exitError{exitUsage, err}
 	}
 	return cfg, nil
+}
+
+// assign gives a flag the value v in place of what it had from a source that
+// counts less: a list is replaced, where Set would add to it.
+func assign(to pflag.Value, v string) error {
+	if l, ok := to.(pflag.SliceValue); ok {
+		if err := l.Replace(nil); err != nil {
+			return err
+		}
+	}
+	return to.Set(v)
 }
 
 // Validate rejects settings that contradict each other or cannot be meant.
@@ -196,11 +229,47 @@ func (c Config) Validate() error {
 	if c.EndpointURL != "" && !strings.HasPrefix(c.EndpointURL, "http://") && !strings.HasPrefix(c.EndpointURL, "https://") {
 		return fmt.Errorf("endpoint-url %q starts with neither https:// nor http://", c.EndpointURL)
 	}
+	return c.validateEncryption()
+}
+
+// validateEncryption rejects keys without their mode and modes without their
+// key. A mode by name that has no use for a key that is configured is none of
+// these: flags replace one setting of a file at a time.
+func (c Config) validateEncryption() error {
+	if c.SSE.value == sseAuto && c.KMSKeyID != "" {
+		return errors.New("sse-kms-key-id goes with sse kms or kms-dsse")
+	}
+	if c.SSE.value == sseAuto && c.BucketKey {
+		return errors.New("bucket-key goes with sse kms")
+	}
+	if c.SSE.value == sseCustomer && len(c.CustomerKeyFiles) == 0 {
+		return errors.New("sse customer needs sse-customer-key-file")
+	}
+	for _, r := range c.Encryption {
+		kms := r.SSE.value == sseKMS || r.SSE.value == sseDSSE
+		switch {
+		case !kms && (r.KMSKeyID != "" || len(r.KMSContext) > 0):
+			return fmt.Errorf("encryption of %q: kms-key-id and kms-context go with sse kms or kms-dsse", r.Match)
+		case r.SSE.value != sseKMS && r.BucketKey:
+			return fmt.Errorf("encryption of %q: bucket-key goes with sse kms", r.Match)
+		case r.SSE.value == sseCustomer && len(r.CustomerKeyFiles) == 0 && len(c.CustomerKeyFiles) == 0:
+			return fmt.Errorf("encryption of %q: sse customer needs customer-key-file", r.Match)
+		}
+	}
 	return nil
 }
 
 func (c *Config) absolutePaths() error {
-	for _, p := range []*string{&c.CAFile, &c.ScratchDir, &c.LogFile} {
+	paths := []*string{&c.CAFile, &c.ScratchDir, &c.LogFile}
+	for i := range c.CustomerKeyFiles {
+		paths = append(paths, &c.CustomerKeyFiles[i])
+	}
+	for i := range c.Encryption {
+		for j := range c.Encryption[i].CustomerKeyFiles {
+			paths = append(paths, &c.Encryption[i].CustomerKeyFiles[j])
+		}
+	}
+	for _, p := range paths {
 		if *p == "" {
 			continue
 		}

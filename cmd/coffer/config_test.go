@@ -108,7 +108,9 @@ encryption:
 	require.Equal(t, "results/final/", cfg.Encryption[1].Match)
 	require.Equal(t, "auto", cfg.Encryption[1].SSE.value)
 
-	rules := storeConfig(cfg, "", nil).Rules
+	sc, err := storeConfig(cfg, "", nil)
+	require.NoError(t, err)
+	rules := sc.Rules
 	require.Len(t, rules, 3)
 	require.Equal(t, "*", rules[2].Pattern)
 	require.Equal(t, "AES256", rules[2].Encryption.SSEHeader())

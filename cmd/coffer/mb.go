@@ -14,11 +14,12 @@ import (
 	"coffer/objstore/s3store"
 )
 
-const mbLong = `Create a bucket with server-side encryption on, and prove it: the bucket's
-settings are read back where the endpoint serves them, and a scratch object is
-written and looked at. A bucket that cannot be proved to encrypt is removed
-again and the command fails, unless --allow-unencrypted is given. A bucket that
-exists already is never touched.
+const mbLong = `Create a bucket with server-side encryption on, and prove it. Its default becomes
+what --sse, or the rule of the config file for it, names; the bucket's settings
+are read back where the endpoint serves them, and a scratch object is written
+and looked at. A bucket that cannot be proved to encrypt is removed again and
+the command fails, unless --allow-unencrypted is given. A bucket that exists
+already is never touched.
 
 mkdir in a mount of all buckets does the same.`
 
@@ -29,7 +30,7 @@ func newMB(a *app) *cobra.Command {
 		Use:     "mb [flags] s3://NAME",
 		Short:   "Make a bucket that is proved to encrypt",
 		Long:    mbLong + "\n\n" + exitCodeHelp,
-		Example: "  coffer mb s3://dataset-s0001\n  coffer mb --endpoint-url https://s3.example.org --allow-unencrypted s3://scratch",
+		Example: "  coffer mb s3://dataset-s0001\n  coffer mb --sse kms --sse-kms-key-id alias/project s3://dataset-s0001\n  coffer mb --endpoint-url https://s3.example.org --allow-unencrypted s3://scratch",
 		Args:    argCount(1, 1, "s3://NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bucket, err := parseBucketArg(args[0])

@@ -65,7 +65,9 @@ func bindEndpoint(fs *pflag.FlagSet, c *Config) {
 }
 
 func bindEncryption(fs *pflag.FlagSet, c *Config) {
-	fs.Var(&c.SSE, "sse", "server-side encryption of new objects. auto: the bucket's own default where it proves to have one, else AES256; aes256: always ask for SSE-S3; none: ask for nothing")
+	fs.Var(&c.SSE, "sse", "server-side encryption of new objects. auto: the bucket's own default where it proves to have one, else AES256; aes256: always ask for SSE-S3; kms, kms-dsse: for one or two layers under a key of a KMS; customer: SSE-C, under a key that is sent with every request; none: ask for nothing")
+	fs.StringVar(&c.KMSKeyID, "sse-kms-key-id", c.KMSKeyID, "`id`, alias or ARN of the key for --sse kms and kms-dsse (default: the store's default key)")
+	fs.Var(&c.CustomerKeyFiles, "sse-customer-key-file", "`file` with a customer key (SSE-C): 32 bytes, or their hex or base64, of mode 0600. May be given several times: new objects get the first key, all are tried for reading, whatever --sse says")
 	fs.BoolVar(&c.AllowUnencrypted, "allow-unencrypted", c.AllowUnencrypted, "write also into buckets that do not encrypt, and make buckets that cannot be proved to")
 }
 

@@ -50,6 +50,8 @@ func commandLine(argv []string) ([]string, error) {
 	switch filepath.Base(argv[0]) {
 	case "mount.coffer", "mount.fuse.coffer":
 		return helperArgs(args)
+	case createEncryptedName:
+		return append([]string{createEncryptedName}, args...), nil
 	}
 	if len(args) > 0 && strings.HasPrefix(args[0], "s3://") {
 		return append([]string{"mount"}, args...), nil
@@ -147,7 +149,7 @@ func newRoot(a *app) *cobra.Command {
 		cmd   *cobra.Command
 	}{
 		{"mount", newMount(a)}, {"mount", newUmount(a)}, {"mount", newRun(a)}, {"mount", newStatus(a)},
-		{"store", newMB(a)}, {"store", newCheck(a)}, {"store", newEmulator(a)},
+		{"store", newMB(a)}, {"store", newCreateEncrypted(a)}, {"store", newCheck(a)}, {"store", newEmulator(a)},
 		{"more", newDemo(a)}, {"more", newVersion(a)},
 	} {
 		sub.cmd.GroupID = sub.group

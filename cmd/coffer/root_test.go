@@ -38,7 +38,7 @@ func TestUsageErrors(t *testing.T) {
 		{"mount s3://b", "needs a mount point"},
 		{"mount b " + dir, "does not start with s3://"},
 		{"mount --no-such-flag " + dir, "unknown flag"},
-		{"mount --sse des " + dir, "not one of auto, aes256, none"},
+		{"mount --sse des " + dir, "not one of auto, aes256, kms, kms-dsse, customer, none"},
 		{"mount -o bogus " + dir, `unknown mount option "bogus"`},
 		{"mount --config /no/such " + dir, "no such file"},
 		{"mount --endpoint-url http://s3.example.org " + dir + " -f", "plain http"},

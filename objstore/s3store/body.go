@@ -26,8 +26,9 @@ type body struct {
 	ref    objstore.Ref // after start with the ETag of the first reply
 	name   string
 	ctx    context.Context
-	pos    int64 // offset in the object of the next byte
-	length int64 // as asked for; 0 is to the end
+	pos    int64  // offset in the object of the next byte
+	length int64  // as asked for; 0 is to the end
+	key    string // MD5 of the customer key to try first
 
 	left  int64 // bytes still to deliver
 	total int64
@@ -44,9 +45,9 @@ type body struct {
 // start opens the first connection.
 func (r *body) start() (objstore.Object, error) {
 	o := r.b.s.op("get", r.b.bucketOf(r.ref), r.ref.Key)
-	f, err := r.b.fetch(r.ctx, o, r.ref, r.pos, r.length)
+	f, err := r.b.fetch(r.ctx, o, r.ref, r.key, r.pos, r.length)
 	for try := 0; err != nil && objstore.KindOf(err) == objstore.Integrity && try < maxDigestRetries; try++ {
-		f, err = r.b.fetch(r.ctx, o, r.ref, r.pos, r.length) // a damaged header
+		f, err = r.b.fetch(r.ctx, o, r.ref, r.key, r.pos, r.length) // a damaged header
 	}
 	if err != nil {
 		return objstore.Object{}, err
@@ -176,7 +177,7 @@ func (r *body) resume() error {
 		// One deadline for the whole series, however it is made up.
 		o.timeout = max(o.timeout-time.Since(r.failing), time.Second)
 	}
-	f, err := r.b.fetch(r.ctx, o, r.ref, r.pos, r.left)
+	f, err := r.b.fetch(r.ctx, o, r.ref, r.key, r.pos, r.left)
 	if err != nil {
 		return err
 	}

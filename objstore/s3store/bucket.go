@@ -27,13 +27,16 @@ type bucket struct {
 	refused atomic.Bool
 
 	mu     sync.Mutex
-	proofs map[objstore.Mode]*proof // by the mode that was asked for
+	proofs map[ask]*proof // by what was asked for
 }
 
-var _ objstore.Bucket = (*bucket)(nil)
+var (
+	_ objstore.Bucket   = (*bucket)(nil)
+	_ objstore.Policies = (*bucket)(nil)
+)
 
 func newBucket(s *Store, name, region string) *bucket {
-	return &bucket{s: s, name: name, region: region, client: s.client(name, region), proofs: map[objstore.Mode]*proof{}}
+	return &bucket{s: s, name: name, region: region, client: s.client(name, region), proofs: map[ask]*proof{}}
 }
 
 // Name returns the bucket's name.
@@ -64,6 +67,25 @@ func (b *bucket) head(ctx context.Context, o operation, ref objstore.Ref) (objst
 	if ref.Key == "" {
 		return objstore.Object{}, newError(o.verb, o.name(), objstore.NotExist, "the key is empty")
 	}
+	var obj objstore.Object
+	err := b.withKey(ctx, o, ref, "", func(ctx context.Context) (objstore.ETag, objstore.Encryption, error) {
+		out, err := b.headOnce(ctx, o, ref)
+		if err == nil {
+			obj = objectOfHead(ref.Key, out)
+		}
+		return obj.ETag, obj.Encryption, err
+	})
+	if err != nil {
+		return objstore.Object{}, err
+	}
+	if ref.ETag != "" && obj.ETag != ref.ETag {
+		return obj, newError(o.verb, o.name(), objstore.Stale, "the ETag is %s and not %s", obj.ETag, ref.ETag)
+	}
+	return obj, nil
+}
+
+// headOnce sends the request with the customer key of ctx.
+func (b *bucket) headOnce(ctx context.Context, o operation, ref objstore.Ref) (*s3.HeadObjectOutput, error) {
 	in := &s3.HeadObjectInput{
 		Bucket: aws.String(b.bucketOf(ref)), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
 		ChecksumMode: types.ChecksumModeEnabled,
@@ -71,19 +93,12 @@ func (b *bucket) head(ctx context.Context, o operation, ref objstore.Ref) (objst
 	client := b.clientOf(ctx, ref)
 	send := func(ctx context.Context) (*s3.HeadObjectOutput, error) { return client.HeadObject(ctx, in) }
 	out, err := do(ctx, o, send)
-	if statusOf(err) == http.StatusForbidden {
+	if e, _ := ctx.Value(sseKey{}).(ask); statusOf(err) == http.StatusForbidden && e.Mode != objstore.ModeSSEC {
 		// Asking for the checksum of a KMS object takes the right to decrypt.
 		in.ChecksumMode = ""
 		out, err = do(ctx, o, send)
 	}
-	if err != nil {
-		return objstore.Object{}, err
-	}
-	obj := objectOfHead(ref.Key, out)
-	if ref.ETag != "" && obj.ETag != ref.ETag {
-		return obj, newError(o.verb, o.name(), objstore.Stale, "the ETag is %s and not %s", obj.ETag, ref.ETag)
-	}
-	return obj, nil
+	return out, err
 }
 
 // objectOfHead translates a reply to HeadObject.

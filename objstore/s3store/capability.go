@@ -64,8 +64,8 @@ func (c *capabilities) get() features {
 }
 
 // learn finds what the endpoint honours with a scratch object that exists and
-// that ask makes acceptable. Two buckets may do so at once, with one result.
-func (b *bucket) learn(ctx context.Context, sc *scratch, ask objstore.Encryption) {
+// that want makes acceptable. Two buckets may do so at once, with one result.
+func (b *bucket) learn(ctx context.Context, sc *scratch, want ask) {
 	c := &b.s.caps
 	c.mu.Lock()
 	done := c.known
@@ -74,9 +74,9 @@ func (b *bucket) learn(ctx context.Context, sc *scratch, ask objstore.Encryption
 		return
 	}
 	f := features{
-		crc32:    sc.crc32(ctx, ask),
-		ifAbsent: sc.ifAbsent(ctx, ask),
-		ifMatch:  sc.ifMatch(ctx, ask),
+		crc32:    sc.crc32(ctx, want),
+		ifAbsent: sc.ifAbsent(ctx, want),
+		ifMatch:  sc.ifMatch(ctx, want),
 	}
 	b.s.log.Debug("what the endpoint honours", "crc32", f.crc32, "if_none_match", f.ifAbsent, "if_match", f.ifMatch)
 	c.mu.Lock()
@@ -86,9 +86,9 @@ func (b *bucket) learn(ctx context.Context, sc *scratch, ask objstore.Encryption
 
 // crc32 tells whether a body that does not fit its CRC32 is refused, and one
 // that does is accepted.
-func (sc *scratch) crc32(ctx context.Context, ask objstore.Encryption) support {
+func (sc *scratch) crc32(ctx context.Context, want ask) support {
 	sum := integrityOf(sc.body)
-	err := sc.put(ctx, ask, func(in *s3.PutObjectInput) {
+	err := sc.put(ctx, want, func(in *s3.PutObjectInput) {
 		in.ContentMD5, in.ChecksumCRC32 = nil, aws.String(crcText(sum.crc+1))
 	})
 	switch s := statusOf(err); {
@@ -97,7 +97,7 @@ func (sc *scratch) crc32(ctx context.Context, ask objstore.Encryption) support {
 	case s < 400 || s >= 500 || s == 403 || s == 429:
 		return unknown
 	}
-	err = sc.put(ctx, ask, func(in *s3.PutObjectInput) {
+	err = sc.put(ctx, want, func(in *s3.PutObjectInput) {
 		in.ContentMD5, in.ChecksumCRC32 = nil, aws.String(crcText(sum.crc))
 	})
 	if err != nil && statusOf(err) == 0 {
@@ -107,8 +107,8 @@ func (sc *scratch) crc32(ctx context.Context, ask objstore.Encryption) support {
 }
 
 // ifAbsent tells whether If-None-Match: * keeps an object from being replaced.
-func (sc *scratch) ifAbsent(ctx context.Context, ask objstore.Encryption) support {
-	err := sc.put(ctx, ask, func(in *s3.PutObjectInput) { in.IfNoneMatch = aws.String("*") })
+func (sc *scratch) ifAbsent(ctx context.Context, want ask) support {
+	err := sc.put(ctx, want, func(in *s3.PutObjectInput) { in.IfNoneMatch = aws.String("*") })
 	switch {
 	case err == nil, objstore.KindOf(err) == objstore.Unsupported:
 		return no
@@ -120,16 +120,16 @@ func (sc *scratch) ifAbsent(ctx context.Context, ask objstore.Encryption) suppor
 
 // ifMatch tells whether If-Match lets the right ETag through and no other. A
 // server is known that refuses both.
-func (sc *scratch) ifMatch(ctx context.Context, ask objstore.Encryption) support {
+func (sc *scratch) ifMatch(ctx context.Context, want ask) support {
 	right := sc.etag
-	err := sc.put(ctx, ask, func(in *s3.PutObjectInput) { in.IfMatch = quoted("00000000000000000000000000000000") })
+	err := sc.put(ctx, want, func(in *s3.PutObjectInput) { in.IfMatch = quoted("00000000000000000000000000000000") })
 	switch {
 	case err == nil, objstore.KindOf(err) == objstore.Unsupported:
 		return no
 	case !isPrecondition(err):
 		return unknown
 	}
-	err = sc.put(ctx, ask, func(in *s3.PutObjectInput) { in.IfMatch = quoted(right) })
+	err = sc.put(ctx, want, func(in *s3.PutObjectInput) { in.IfMatch = quoted(right) })
 	switch {
 	case err == nil:
 		return yes

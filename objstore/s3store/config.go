@@ -45,6 +45,13 @@ type Config struct {
 	// Rules choose the encryption by bucket and prefix; the first that
 	// matches wins, and without a match the mode is auto.
 	Rules []Rule
+	// CustomerKeys are the keys of SSE-C: the first is for writing where a
+	// rule names no other, all are tried for reading. They go over https or
+	// to this machine only, whatever AllowHTTP says.
+	CustomerKeys []CustomerKey
+	// KMSContext is the encryption context of rules that have none of their
+	// own. It is no secret: the KMS logs it.
+	KMSContext map[string]string
 	// AllowUnencrypted lets plaintext through where a bucket does not
 	// encrypt. It weakens every rule.
 	AllowUnencrypted bool
@@ -77,8 +84,12 @@ type Rule struct {
 	// Pattern is "bucket" or "bucket/prefix". The bucket part is a
 	// [path.Match] pattern, the prefix is compared as it stands.
 	Pattern string
-	// Encryption is the mode that new objects must have.
+	// Encryption is the mode that new objects must have, for the KMS modes
+	// with a key's id, alias or ARN ("" is the store's default key), for
+	// SSE-C with the MD5 of one of the customer keys ("" is the first).
 	Encryption objstore.Encryption
+	// KMSContext is the encryption context of the KMS modes.
+	KMSContext map[string]string
 	// AllowUnencrypted lets plaintext through where the bucket does not
 	// encrypt as Encryption says.
 	AllowUnencrypted bool
@@ -124,8 +135,21 @@ func (c Config) Validate() error {
 		if _, err := path.Match(bucket, ""); err != nil || bucket == "" {
 			bad("encryption rule %q: the bucket part is not a pattern", r.Pattern)
 		}
-		if err := checkMode(r.Encryption); err != nil {
+		if err := c.checkWish(r.Encryption); err != nil {
 			bad("encryption rule %q: %w", r.Pattern, err)
+		}
+		if len(r.KMSContext) > 0 && r.Encryption.Mode != objstore.ModeSSEKMS && r.Encryption.Mode != objstore.ModeDSSEKMS {
+			bad("encryption rule %q: an encryption context goes with a KMS mode", r.Pattern)
+		}
+	}
+	for i, k := range c.CustomerKeys {
+		if k.MD5() == "" {
+			bad("customer key %d is empty", i+1)
+		}
+	}
+	if c.Endpoint != "" {
+		if err := checkKeyTransport(c.Endpoint, len(c.CustomerKeys)); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	if c.ProbePrefix != "" && !strings.HasSuffix(c.ProbePrefix, "/") {
@@ -177,13 +201,43 @@ func (c Config) rule(bucket, key string) Rule {
 	return Rule{AllowUnencrypted: c.AllowUnencrypted}
 }
 
-// checkMode refuses the modes that requests cannot ask for.
-func checkMode(e objstore.Encryption) error {
+// SamePolicy reports whether the rules for both keys have the same mode.
+func (b *bucket) SamePolicy(key, other string) bool {
+	return b.s.cfg.rule(b.name, key).Encryption.Mode == b.s.cfg.rule(b.name, other).Encryption.Mode
+}
+
+// checkWish refuses what requests cannot ask for.
+func (c Config) checkWish(e objstore.Encryption) error {
+	kms := e.Mode == objstore.ModeSSEKMS || e.Mode == objstore.ModeDSSEKMS
+	switch {
+	case e.KMSKeyID != "" && !kms:
+		return fmt.Errorf("a KMS key goes with a KMS mode, not with %q: %w", wordOf(e.Mode), objstore.Unsupported)
+	case e.BucketKey && e.Mode != objstore.ModeSSEKMS:
+		return fmt.Errorf("a bucket key goes with SSE-KMS, not with %q: %w", wordOf(e.Mode), objstore.Unsupported)
+	case e.CustomerKeyMD5 != "" && e.Mode != objstore.ModeSSEC:
+		return fmt.Errorf("a customer key goes with SSE-C, not with %q: %w", wordOf(e.Mode), objstore.Unsupported)
+	}
 	switch e.Mode {
-	case objstore.ModeAuto, objstore.ModeNone, objstore.ModeSSES3:
+	case objstore.ModeAuto, objstore.ModeNone, objstore.ModeSSES3, objstore.ModeSSEKMS, objstore.ModeDSSEKMS:
 		return nil
+	case objstore.ModeSSEC:
+		for _, k := range c.CustomerKeys {
+			if e.CustomerKeyMD5 == "" || k.MD5() == e.CustomerKeyMD5 {
+				return nil
+			}
+		}
+		return fmt.Errorf("SSE-C needs a customer key, and no such key is configured: %w", objstore.KeyUnavailable)
 	}
 	return fmt.Errorf("encryption mode %q: %w", e.Mode, objstore.Unsupported)
+}
+
+// checkKeyTransport refuses to send customer keys readable over a network.
+func checkKeyTransport(endpoint string, keys int) error {
+	u, err := url.Parse(endpoint)
+	if keys == 0 || err != nil || u.Scheme == "https" || isLoopback(u.Hostname()) {
+		return nil
+	}
+	return fmt.Errorf("customer keys (SSE-C) travel with every request, and endpoint %q is not https", endpoint)
 }
 
 // checkEndpoint refuses URLs that are not a store's base, and plain http to

@@ -50,9 +50,43 @@ func TestConfigAccepts(t *testing.T) {
 	}
 }
 
-func TestUnsupportedModesSaySo(t *testing.T) {
-	err := Config{Rules: []Rule{{Pattern: "b", Encryption: objstore.Encryption{Mode: objstore.ModeSSEKMS}}}}.Validate()
-	require.ErrorIs(t, err, objstore.Unsupported)
+func TestRulesThatCannotWork(t *testing.T) {
+	key := customerKey(t, 'a')
+	for name, c := range map[string]struct {
+		enc  objstore.Encryption
+		keys []CustomerKey
+		kind error
+	}{
+		"unknown mode":               {objstore.Encryption{Mode: "ROT13"}, nil, objstore.Unsupported},
+		"KMS key without KMS":        {objstore.Encryption{Mode: objstore.ModeSSES3, KMSKeyID: "k"}, nil, objstore.Unsupported},
+		"KMS key and auto":           {objstore.Encryption{KMSKeyID: "k"}, nil, objstore.Unsupported},
+		"bucket key with DSSE":       {objstore.Encryption{Mode: objstore.ModeDSSEKMS, BucketKey: true}, nil, objstore.Unsupported},
+		"customer key without SSE-C": {objstore.Encryption{Mode: objstore.ModeSSEKMS, CustomerKeyMD5: key.MD5()}, []CustomerKey{key}, objstore.Unsupported},
+		"SSE-C without a key":        {objstore.Encryption{Mode: objstore.ModeSSEC}, nil, objstore.KeyUnavailable},
+		"SSE-C with a strange key":   {objstore.Encryption{Mode: objstore.ModeSSEC, CustomerKeyMD5: "x"}, []CustomerKey{key}, objstore.KeyUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{Rules: []Rule{{Pattern: "b", Encryption: c.enc}}, CustomerKeys: c.keys}
+			require.ErrorIs(t, cfg.Validate(), c.kind)
+		})
+	}
+	require.Error(t, Config{Rules: []Rule{{Pattern: "b", KMSContext: map[string]string{"a": "b"}}}}.Validate())
+	require.Error(t, Config{CustomerKeys: []CustomerKey{{}}}.Validate())
+}
+
+func TestCustomerKeysNeedTLS(t *testing.T) {
+	keys := []CustomerKey{customerKey(t, 'a')}
+	for endpoint, ok := range map[string]bool{
+		"https://s3.example.org": true, "http://127.0.0.1:9000": true, "http://localhost": true, "http://s3.example.org": false,
+	} {
+		err := Config{Endpoint: endpoint, AllowHTTP: true, CustomerKeys: keys}.Validate()
+		require.Equal(t, ok, err == nil, "%s: %v", endpoint, err)
+	}
+	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+	t.Setenv("AWS_ENDPOINT_URL", "http://s3.example.org")
+	_, err := New(t.Context(), Config{AllowHTTP: true, CustomerKeys: keys})
+	require.ErrorContains(t, err, "is not https")
 }
 
 func TestFirstRuleWins(t *testing.T) {

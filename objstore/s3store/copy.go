@@ -50,7 +50,12 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 // else the source's own mode and key are kept; and a source in plaintext is
 // treated like a new object.
 func (b *bucket) protectCopy(ctx context.Context, dstKey string, src, wish objstore.Encryption) (protection, error) {
-	named := wish.Mode != objstore.ModeAuto || b.s.cfg.rule(b.name, dstKey).Encryption.Mode != objstore.ModeAuto
+	rule := b.s.cfg.rule(b.name, dstKey)
+	named := wish.Mode != objstore.ModeAuto || rule.Encryption.Mode != objstore.ModeAuto
+	if !named && src.Mode == objstore.ModeSSEC {
+		// Like a wish by name, with the proof that it takes.
+		return b.protect(ctx, dstKey, objstore.Encryption{Mode: src.Mode, CustomerKeyMD5: src.CustomerKeyMD5})
+	}
 	p, err := b.protect(ctx, dstKey, wish)
 	if named || src.SSEHeader() == "" {
 		return p, err
@@ -61,8 +66,11 @@ func (b *bucket) protectCopy(ctx context.Context, dstKey string, src, wish objst
 	if src.Mode == objstore.ModeSSES3 && (err != nil || p.now.Mode == src.Mode) {
 		return p, err // what a new object gets is the same
 	}
-	p.want, p.check = src.Mode, !b.s.cfg.rule(b.name, dstKey).AllowUnencrypted
-	p.send = objstore.Encryption{Mode: src.Mode, KMSKeyID: src.KMSKeyID, BucketKey: src.BucketKey}
+	p.want, p.check = objstore.Encryption{Mode: src.Mode, KMSKeyID: src.KMSKeyID}, !rule.AllowUnencrypted
+	p.send = ask{Encryption: objstore.Encryption{Mode: src.Mode, KMSKeyID: src.KMSKeyID, BucketKey: src.BucketKey}}
+	if src.Mode != objstore.ModeSSES3 {
+		p.send.context = kmsContext(b.s.cfg.KMSContext)
+	}
 	return p, nil
 }
 
@@ -89,7 +97,7 @@ func (b *bucket) copyWhole(ctx context.Context, o operation, src objstore.Ref, f
 		MetadataDirective: types.MetadataDirectiveCopy, StorageClass: types.StorageClass(from.StorageClass),
 	}
 	meta, h, replace := effective(from, opts)
-	rctx := withSSE(ctx, prot.send)
+	rctx := withSource(withSSE(ctx, prot.send), from.Encryption.CustomerKeyMD5)
 	if replace {
 		in.MetadataDirective = types.MetadataDirectiveReplace
 		in.Metadata = encodeMeta(meta)
@@ -211,6 +219,9 @@ func (b *bucket) tagging(ctx context.Context, src objstore.Ref) (string, error) 
 // confirmCopy looks at what a copy has made. A copy of an object onto itself
 // that is not protected stays: removing it would lose the only copy.
 func (b *bucket) confirmCopy(ctx context.Context, o operation, src objstore.Ref, obj objstore.Object, prot protection) (objstore.Object, error) {
+	if obj.ETag != "" {
+		b.s.keys.remember(objectID{b.name, o.key, ""}, keyChoice{obj.ETag, prot.send.CustomerKeyMD5})
+	}
 	seen, err := b.head(ctx, o, objstore.Ref{Key: o.key, VersionID: obj.VersionID})
 	if err != nil {
 		return obj, newError(o.verb, o.name(), objstore.KindOf(err), "copied, but the copy could not be looked at: %w", err)
@@ -225,12 +236,6 @@ func (b *bucket) confirmCopy(ctx context.Context, o operation, src objstore.Ref,
 	if seen.Size != obj.Size {
 		return seen, newError(o.verb, o.name(), objstore.Integrity, "the copy has %d bytes and its source %d", seen.Size, obj.Size)
 	}
-	if !prot.check || satisfies(prot.want, seen.Encryption) {
-		return seen, nil
-	}
-	if b.bucketOf(src) == b.name && src.Key == o.key && seen.VersionID == "" {
-		return seen, newError(o.verb, o.name(), objstore.Unencrypted, "copied onto itself as %q, not as %q; the object is kept",
-			wordOf(seen.Encryption.Mode), wordOf(prot.want))
-	}
-	return seen, b.reject(ctx, o.verb, prot, seen)
+	onItself := b.bucketOf(src) == b.name && src.Key == o.key
+	return seen, b.judge(ctx, o.verb, prot, seen, !onItself || seen.VersionID != "")
 }

@@ -28,9 +28,6 @@ func (s *Store) CreateBucket(ctx context.Context, name string, opts objstore.Cre
 		return none, err
 	}
 	rule := s.cfg.rule(name, "")
-	if err := checkMode(rule.Encryption); err != nil {
-		return none, newError(verb, name, objstore.Unsupported, "%w", err)
-	}
 	if err := s.absent(ctx, name); err != nil {
 		return none, err
 	}
@@ -39,7 +36,7 @@ func (s *Store) CreateBucket(ctx context.Context, name string, opts objstore.Cre
 	}
 	b := newBucket(s, name, s.region)
 	if rule.Encryption.Mode != objstore.ModeNone {
-		b.turnOn(ctx)
+		b.turnOn(ctx, rule.Encryption)
 	}
 	p, err := b.protect(ctx, "", objstore.Encryption{})
 	switch {
@@ -75,7 +72,7 @@ func (s *Store) createBucket(ctx context.Context, name string, enc objstore.Encr
 	if s.region != defaultRegion {
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(s.region)}
 	}
-	if !s.aws && enc.Mode != objstore.ModeNone {
+	if !s.aws && (enc.Mode == objstore.ModeAuto || enc.Mode == objstore.ModeSSES3) {
 		ctx = withHeader(ctx, headerScality, "AES256")
 	}
 	_, st, err := doState(ctx, s.op("create bucket", name, ""), func(ctx context.Context) (*s3.CreateBucketOutput, error) {
@@ -87,15 +84,29 @@ func (s *Store) createBucket(ctx context.Context, name string, enc objstore.Encr
 	return err
 }
 
-// turnOn sets the bucket's default. A refusal is no failure: the proof tells.
-// One server takes the request for CreateBucket, which is harmless here.
-func (b *bucket) turnOn(ctx context.Context) {
+// turnOn sets the bucket's default to what its policy asks for. A refusal is no
+// failure: the proof tells. One server takes the request for CreateBucket,
+// which is harmless here.
+func (b *bucket) turnOn(ctx context.Context, enc objstore.Encryption) {
+	rule := types.ServerSideEncryptionRule{
+		ApplyServerSideEncryptionByDefault: &types.ServerSideEncryptionByDefault{SSEAlgorithm: types.ServerSideEncryptionAes256},
+	}
+	switch enc.Mode {
+	case objstore.ModeSSEKMS, objstore.ModeDSSEKMS:
+		rule.ApplyServerSideEncryptionByDefault.SSEAlgorithm = types.ServerSideEncryption(enc.SSEHeader())
+		rule.ApplyServerSideEncryptionByDefault.KMSMasterKeyID = optional(enc.KMSKeyID)
+		if enc.BucketKey {
+			rule.BucketKeyEnabled = aws.Bool(true)
+		}
+	case objstore.ModeSSEC:
+		// No default can name a customer key, but AWS blocks them on new
+		// buckets unless told otherwise.
+		rule.BlockedEncryptionTypes = &types.BlockedEncryptionTypes{EncryptionType: []types.EncryptionType{types.EncryptionTypeNone}}
+	}
 	_, err := do(ctx, b.s.probe("put bucket encryption", b.name, ""), func(ctx context.Context) (*s3.PutBucketEncryptionOutput, error) {
 		return b.client.PutBucketEncryption(ctx, &s3.PutBucketEncryptionInput{
-			Bucket: aws.String(b.name),
-			ServerSideEncryptionConfiguration: &types.ServerSideEncryptionConfiguration{Rules: []types.ServerSideEncryptionRule{{
-				ApplyServerSideEncryptionByDefault: &types.ServerSideEncryptionByDefault{SSEAlgorithm: types.ServerSideEncryptionAes256},
-			}}},
+			Bucket:                            aws.String(b.name),
+			ServerSideEncryptionConfiguration: &types.ServerSideEncryptionConfiguration{Rules: []types.ServerSideEncryptionRule{rule}},
 		})
 	})
 	if err != nil {

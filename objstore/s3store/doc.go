@@ -27,7 +27,9 @@
 //	copy.go         copies of any size; copysource.go
 //	delete.go       single and batched removal
 //	sse.go          the one place that sets encryption headers
+//	customerkey.go  SSE-C keys; keychoice.go which of them an object needs
 //	protect.go      the proof that a bucket encrypts; verify.go the check after
+//	provekeys.go    the proof of modes with keys; scratch.go what is put for it
 //	capability.go   what the endpoint honours
 //	uploads.go      abandoned multipart uploads
 //	inspect.go      the report for "coffer check"
@@ -49,6 +51,15 @@
 //
 // An upload whose CreateMultipartUpload was repeated because the reply got lost
 // leaves an empty one behind, which ListUploads finds.
+//
+// A KMS key may be asked for by an alias, which stores report as the ARN of the
+// key behind it. What that is when the bucket is proved holds as long as the
+// mount: when the alias is given to another key later, uploads fail until the
+// next mount, and what was uploaded is kept.
+//
+// A server that answers 200 to a HEAD with a customer key for an object in
+// plaintext cannot be told from one that does so for its own reasons; what
+// counts is the MD5 that it reports, or does not.
 //
 // In us-east-1 a CreateBucket of a bucket that one already owns succeeds; a
 // bucket that the same account creates between our HEAD and our CreateBucket

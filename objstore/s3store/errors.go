@@ -82,7 +82,14 @@ func kindOf(code string, status int) objstore.Kind {
 	if k, ok := kindsByCode[code]; ok {
 		return k
 	}
-	if strings.HasPrefix(code, "KMS.") || strings.HasPrefix(code, "kms:") || strings.HasPrefix(code, "KMS") && status == http.StatusForbidden {
+	if isKMSCode(code) {
+		// Such as KMS.DisabledException of AWS and kms:KeyNotFound of MinIO.
+		switch {
+		case strings.Contains(code, "Throttl"):
+			return objstore.Throttled
+		case status >= 500:
+			return objstore.Unavailable
+		}
 		return objstore.KeyUnavailable
 	}
 	switch status {
@@ -109,6 +116,30 @@ func kindOf(code string, status int) objstore.Kind {
 		return objstore.Unavailable
 	}
 	return objstore.Unknown
+}
+
+// isKMSCode reports whether an error code is about a key of a KMS. The codes
+// differ by server and only the prefix is common.
+func isKMSCode(code string) bool {
+	return strings.HasPrefix(strings.TrimPrefix(strings.ToLower(code), "xminio"), "kms")
+}
+
+// aboutKMSKey gives the kind of a refused key to the one answer that does not
+// say so: RGW does not know the "access key" when it does not know the KMS key
+// that a request has named.
+func aboutKMSKey(ctx context.Context, err error) error {
+	e, _ := ctx.Value(sseKey{}).(ask)
+	if e.KMSKeyID == "" || codeOf(err) != "InvalidAccessKeyId" {
+		return err
+	}
+	var oe *objstore.Error
+	if !errors.As(err, &oe) {
+		return err
+	}
+	c := *oe
+	c.Kind = objstore.KeyUnavailable
+	c.Err = fmt.Errorf("the store knows no KMS key %q, or not the access key: %w", e.KMSKeyID, oe.Err)
+	return &c
 }
 
 // codeOf returns the S3 error code of err, "" without one.

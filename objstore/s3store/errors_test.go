@@ -39,6 +39,8 @@ func TestKinds(t *testing.T) {
 		{400, "InvalidBucketName", objstore.InvalidName}, {416, "InvalidRange", objstore.InvalidRange}, {416, "", objstore.InvalidRange},
 		{403, "InvalidObjectState", objstore.Archived}, {501, "NotImplemented", objstore.Unsupported}, {405, "MethodNotAllowed", objstore.Unsupported},
 		{400, "BadDigest", objstore.Integrity}, {400, "KMS.DisabledException", objstore.KeyUnavailable}, {404, "kms:KeyNotFound", objstore.KeyUnavailable},
+		{400, "KMS.KMSInvalidStateException", objstore.KeyUnavailable}, {403, "XMinioKMSKeyDisabled", objstore.KeyUnavailable},
+		{400, "KMS.ThrottlingException", objstore.Throttled}, {503, "KMS.InternalException", objstore.Unavailable},
 		{400, "SomethingNew", objstore.Unknown}, {418, "", objstore.Unknown},
 	} {
 		err := classify("get", "b/k", replyOf(c.status, c.code))

@@ -28,7 +28,7 @@ func (b *bucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 	if opts.Range.Offset < 0 || opts.Range.Length < 0 {
 		return nil, objstore.Object{}, newError("get", name, objstore.InvalidRange, "offset %d, length %d", opts.Range.Offset, opts.Range.Length)
 	}
-	r := &body{b: b, ref: ref, name: name, ctx: ctx, pos: opts.Range.Offset, length: opts.Range.Length}
+	r := &body{b: b, ref: ref, name: name, ctx: ctx, pos: opts.Range.Offset, length: opts.Range.Length, key: opts.CustomerKeyMD5}
 	obj, err := r.start()
 	if err != nil {
 		return nil, objstore.Object{}, err
@@ -47,8 +47,24 @@ type fetched struct {
 	cancel context.CancelCauseFunc
 }
 
-// fetch asks for the bytes from off; length 0 is to the end.
-func (b *bucket) fetch(ctx context.Context, o operation, ref objstore.Ref, off, length int64) (*fetched, error) {
+// fetch asks for the bytes from off; length 0 is to the end. key is the MD5 of
+// the customer key to try first, "" for the one that is known or likely.
+func (b *bucket) fetch(ctx context.Context, o operation, ref objstore.Ref, key string, off, length int64) (f *fetched, err error) {
+	err = b.withKey(ctx, o, ref, key, func(ctx context.Context) (objstore.ETag, objstore.Encryption, error) {
+		f, err = b.fetchOnce(ctx, o, ref, off, length)
+		if err != nil {
+			return "", objstore.Encryption{}, err
+		}
+		return etagOf(f.out.ETag), objectOfGet(ref.Key, f.out, f.total).Encryption, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// fetchOnce sends the request with the customer key of ctx.
+func (b *bucket) fetchOnce(ctx context.Context, o operation, ref objstore.Ref, off, length int64) (*fetched, error) {
 	in := &s3.GetObjectInput{
 		Bucket: aws.String(b.bucketOf(ref)), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
 		IfMatch: quoted(ref.ETag), Range: optional(rangeHeader(off, length)),

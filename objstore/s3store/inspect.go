@@ -76,15 +76,15 @@ func (s *Store) Inspect(ctx context.Context, bucket string) (Report, error) {
 	if enc, err := b.configured(ctx); err != nil {
 		add("bucket tells its default encryption", ResultUnknown, err.Error())
 	} else {
-		add("bucket tells its default encryption", ResultYes, string(enc.Mode))
+		add("bucket tells its default encryption", ResultYes, describe(enc))
 	}
 	enc, err := b.Protection(ctx, s.cfg.ProbePrefix)
 	r.Encryption = enc
 	switch {
 	case err == nil && s.cfg.ReadOnly:
-		add("new objects are encrypted", asResult(known(enc.Encrypted())), string(enc.Mode)+", as the bucket says; nothing was written to prove it")
+		add("new objects are encrypted", asResult(known(enc.Encrypted())), describe(enc)+", as the bucket says; nothing was written to prove it")
 	case err == nil:
-		add("new objects are encrypted", asResult(known(enc.Encrypted())), string(enc.Mode)+", proved by a scratch object")
+		add("new objects are encrypted", asResult(known(enc.Encrypted())), describe(enc)+", proved by a scratch object")
 	case objstore.KindOf(err) == objstore.Unencrypted:
 		add("new objects are encrypted", ResultNo, err.Error())
 	default:

@@ -25,6 +25,7 @@ type upload struct {
 	b         *bucket
 	key, id   string
 	checksums bool
+	send      ask // its customer key goes with every part
 	meta      map[string]string
 	next      int // number of the next part, from 1
 	parts     []uploadedPart
@@ -50,7 +51,7 @@ type uploadOptions struct {
 	headers   objstore.Headers
 	class     string
 	tagging   string // as in a query string
-	send      objstore.Encryption
+	send      ask
 	checksums bool
 }
 
@@ -79,7 +80,7 @@ func (b *bucket) beginUpload(ctx context.Context, key string, opts uploadOptions
 	if aws.ToString(out.UploadId) == "" {
 		return nil, newError("put", b.name+"/"+key, objstore.Integrity, "the reply to CreateMultipartUpload names no upload")
 	}
-	return &upload{b: b, key: key, id: *out.UploadId, checksums: checksums, meta: opts.meta, next: 1}, nil
+	return &upload{b: b, key: key, id: *out.UploadId, checksums: checksums, send: opts.send, meta: opts.meta, next: 1}, nil
 }
 
 // reserve takes the next part number.
@@ -101,7 +102,7 @@ func (u *upload) put(ctx context.Context, n int, buf *partBuffer) (uploadedPart,
 	}
 	in.ChecksumCRC32, in.ContentMD5 = u.b.digests(buf, !u.checksums)
 	body := buf.reader()
-	out, err := do(ctx, u.b.s.op("put", u.b.name, u.key).sending(buf.size), func(ctx context.Context) (*s3.UploadPartOutput, error) {
+	out, err := do(withSSE(ctx, u.send), u.b.s.op("put", u.b.name, u.key).sending(buf.size), func(ctx context.Context) (*s3.UploadPartOutput, error) {
 		in.Body = body
 		return u.b.client.UploadPart(ctx, in, unsigned)
 	})
@@ -126,6 +127,11 @@ func (u *upload) copyPart(ctx context.Context, n int, src objstore.Ref, off, siz
 		CopySourceIfMatch: quoted(src.ETag),
 		CopySourceRange:   aws.String(fmt.Sprintf("bytes=%d-%d", off, off+size-1)),
 	}
+	key, err := u.b.sourceKey(ctx, src)
+	if err != nil {
+		return uploadedPart{}, err
+	}
+	ctx = withSource(withSSE(ctx, u.send), key)
 	out, err := do(ctx, u.b.s.op("copy", u.b.name, u.key).sending(size), func(ctx context.Context) (*s3.UploadPartCopyOutput, error) {
 		return u.b.client.UploadPartCopy(ctx, in)
 	})
@@ -162,7 +168,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	}
 	in.IfMatch, in.IfNoneMatch = u.b.conditions(cond)
 	o := u.b.s.op("put", u.b.name, u.key)
-	out, st, err := doState(ctx, o, func(ctx context.Context) (*s3.CompleteMultipartUploadOutput, error) {
+	out, st, err := doState(withSSE(ctx, u.send), o, func(ctx context.Context) (*s3.CompleteMultipartUploadOutput, error) {
 		return u.b.client.CompleteMultipartUpload(ctx, in)
 	})
 	if err == nil {

@@ -86,7 +86,7 @@ func (o operation) fail(parent, ctx context.Context, st *opState, err error) err
 			return gaveUp(classify(o.verb, o.name(), err), st.retries, time.Since(st.begun))
 		}
 	}
-	return classify(o.verb, o.name(), err)
+	return aboutKMSKey(parent, classify(o.verb, o.name(), err))
 }
 
 // gaveUp says in err how long it was tried.

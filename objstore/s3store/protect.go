@@ -1,10 +1,7 @@
 package s3store
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"net/http"
 
@@ -21,7 +18,8 @@ const probeName = ".coffer-probe-"
 // proved is what scratch objects have shown of a bucket.
 type proved struct {
 	enc  objstore.Encryption // of a new object
-	send bool                // the header must be sent to get it
+	send bool                // the headers must be sent to get it
+	why  error               // the refusal of what was asked for, if that was it
 }
 
 // proof is one proving, under way or done.
@@ -33,9 +31,9 @@ type proof struct {
 
 // protection is how one write gets what its policy demands.
 type protection struct {
-	want  objstore.Mode       // by name, or auto
+	want  objstore.Encryption // by name, or auto; with the key that it must be
 	now   objstore.Encryption // what a new object gets, proved
-	send  objstore.Encryption // what requests ask for
+	send  ask                 // what requests ask for
 	check bool                // whether the written object is looked at
 }
 
@@ -45,50 +43,101 @@ func (b *bucket) Protection(ctx context.Context, key string) (objstore.Encryptio
 	return p.now, err
 }
 
+// askFor is what a wish, or else the rule, asks for in this bucket. The key
+// for writing is named, so that a proof is of one key.
+func (b *bucket) askFor(rule Rule, wish objstore.Encryption) (ask, error) {
+	if wish.Mode == objstore.ModeAuto {
+		wish = rule.Encryption
+	}
+	if err := b.s.cfg.checkWish(wish); err != nil {
+		return ask{}, err
+	}
+	a := ask{Encryption: wish}
+	switch wish.Mode {
+	case objstore.ModeSSEC:
+		k, _ := b.s.keys.find(wish.CustomerKeyMD5)
+		a.CustomerKeyMD5 = k.MD5()
+	case objstore.ModeSSEKMS, objstore.ModeDSSEKMS:
+		a.context = kmsContext(b.s.cfg.KMSContext)
+		if len(rule.KMSContext) > 0 {
+			a.context = kmsContext(rule.KMSContext)
+		}
+	}
+	return a, nil
+}
+
 // protect finds how key is written: by wish, where that has a mode, else by
 // the first rule that matches.
 func (b *bucket) protect(ctx context.Context, key string, wish objstore.Encryption) (protection, error) {
 	rule := b.s.cfg.rule(b.name, key)
-	if wish.Mode == objstore.ModeAuto {
-		wish = rule.Encryption
+	name := b.name + "/" + key
+	want, err := b.askFor(rule, wish)
+	if err != nil {
+		kind := objstore.Unsupported
+		errors.As(err, &kind)
+		return protection{}, newError("protect", name, kind, "%w", err)
 	}
-	if err := checkMode(wish); err != nil {
-		return protection{}, newError("protect", b.name+"/"+key, objstore.Unsupported, "%w", err)
-	}
-	p := protection{want: wish.Mode}
-	res, err := b.prove(ctx, wish.Mode)
+	p := protection{want: want.Encryption}
+	res, err := b.prove(ctx, want)
 	if err != nil {
 		return p, err
 	}
 	p.now = res.enc
-	if wish.Mode == objstore.ModeNone {
+	if want.Mode == objstore.ModeNone {
 		return p, nil
 	}
 	if res.send {
-		p.send = objstore.Encryption{Mode: objstore.ModeSSES3}
+		p.send = want
+		if want.Mode == objstore.ModeAuto {
+			p.send.Mode = objstore.ModeSSES3
+		}
 	}
 	p.check = true
-	if satisfies(wish.Mode, res.enc) {
+	switch satisfies(p.want, res.enc) {
+	case keyUnclear:
+		// An alias: what it stands for now is what it must stand for later.
+		p.want.KMSKeyID = res.enc.KMSKeyID
+		return p, nil
+	case asWanted:
 		return p, nil
 	}
 	if rule.AllowUnencrypted {
 		p.check = false
 		return p, nil
 	}
-	return p, newError("protect", b.name+"/"+key, objstore.Unencrypted,
+	if res.why != nil {
+		return p, newError("protect", name, objstore.Unencrypted, "the store takes no object that is %q: %w", wordOf(want.Mode), res.why)
+	}
+	return p, newError("protect", name, objstore.Unencrypted,
 		"a scratch object in this bucket came out as %q, not as %q: use a bucket that encrypts, or allow unencrypted objects by name",
-		wordOf(res.enc.Mode), wordOf(wish.Mode))
+		describe(res.enc), describe(p.want))
 }
 
-// satisfies reports whether enc is what mode asks for.
-func satisfies(mode objstore.Mode, enc objstore.Encryption) bool {
-	switch mode {
+// verdict is how an object's protection compares with what was wanted.
+type verdict int8
+
+const (
+	wrongMode  verdict = iota // another algorithm or customer key, or none
+	otherKey                  // the algorithm, under another KMS key
+	keyUnclear                // the algorithm, under a KMS key that cannot be compared
+	asWanted
+)
+
+// satisfies compares enc, which the store reports, with what was wanted.
+func satisfies(want, enc objstore.Encryption) verdict {
+	switch want.Mode {
 	case objstore.ModeNone:
-		return true
+		return asWanted
 	case objstore.ModeAuto:
-		return enc.Encrypted()
+		if enc.Encrypted() {
+			return asWanted
+		}
+		return wrongMode
 	}
-	return enc.Mode == mode
+	if enc.Mode != want.Mode || want.CustomerKeyMD5 != "" && enc.CustomerKeyMD5 != want.CustomerKeyMD5 {
+		return wrongMode
+	}
+	return sameKMSKey(want.KMSKeyID, enc.KMSKeyID)
 }
 
 // wordOf is a mode for a message.
@@ -99,23 +148,34 @@ func wordOf(m objstore.Mode) string {
 	return string(m)
 }
 
-// prove returns what the scratch objects for mode have shown, making them when
+// describe is a protection for a message, with its key by id or MD5.
+func describe(e objstore.Encryption) string {
+	switch {
+	case e.KMSKeyID != "":
+		return wordOf(e.Mode) + " under key " + e.KMSKeyID
+	case e.CustomerKeyMD5 != "":
+		return wordOf(e.Mode) + " under the key with MD5 " + e.CustomerKeyMD5
+	}
+	return wordOf(e.Mode)
+}
+
+// prove returns what the scratch objects for want have shown, making them when
 // nobody has done so before. Failures that may pass are not remembered.
-func (b *bucket) prove(ctx context.Context, mode objstore.Mode) (proved, error) {
+func (b *bucket) prove(ctx context.Context, want ask) (proved, error) {
 	for {
 		b.mu.Lock()
-		p := b.proofs[mode]
+		p := b.proofs[want]
 		mine := p == nil
 		if mine {
 			p = &proof{done: make(chan struct{})}
-			b.proofs[mode] = p
+			b.proofs[want] = p
 		}
 		b.mu.Unlock()
 		if mine {
-			p.res, p.err = b.proveNow(ctx, mode)
+			p.res, p.err = b.proveNow(ctx, want)
 			if p.err != nil {
 				b.mu.Lock()
-				delete(b.proofs, mode)
+				delete(b.proofs, want)
 				b.mu.Unlock()
 			}
 			close(p.done)
@@ -134,29 +194,36 @@ func (b *bucket) prove(ctx context.Context, mode objstore.Mode) (proved, error) 
 }
 
 // proveNow makes the scratch objects and looks at them.
-func (b *bucket) proveNow(ctx context.Context, mode objstore.Mode) (proved, error) {
+func (b *bucket) proveNow(ctx context.Context, want ask) (proved, error) {
 	if b.s.cfg.ReadOnly {
 		return b.hint(ctx)
 	}
 	sc := b.newScratch()
 	defer sc.remove(ctx)
+	mode := want.Mode
+	switch mode {
+	case objstore.ModeSSEKMS, objstore.ModeDSSEKMS:
+		return sc.proveKMS(ctx, want)
+	case objstore.ModeSSEC:
+		return sc.proveCustomer(ctx, want)
+	}
 
 	none := objstore.Encryption{Mode: objstore.ModeNone}
 	var plainErr error
 	if mode != objstore.ModeSSES3 {
 		var enc objstore.Encryption
-		enc, plainErr = sc.putAndLook(ctx, objstore.Encryption{})
+		enc, plainErr = sc.putAndLook(ctx, ask{})
 		switch {
 		case plainErr == nil && (enc.Encrypted() || mode == objstore.ModeNone):
-			b.learn(ctx, sc, objstore.Encryption{})
+			b.learn(ctx, sc, ask{})
 			return proved{enc: enc}, nil
 		case plainErr != nil && (mode == objstore.ModeNone || objstore.KindOf(plainErr) != objstore.Permission):
 			return proved{}, plainErr
 		}
 		// Plain, or refused perhaps because a policy denies plain uploads.
 	}
-	ask := objstore.Encryption{Mode: objstore.ModeSSES3}
-	enc, err := sc.putAndLook(ctx, ask)
+	sse := ask{Encryption: objstore.Encryption{Mode: objstore.ModeSSES3}}
+	enc, err := sc.putAndLook(ctx, sse)
 	switch {
 	case err == nil:
 	case plainErr != nil:
@@ -167,7 +234,7 @@ func (b *bucket) proveNow(ctx context.Context, mode objstore.Mode) (proved, erro
 		return proved{}, err
 	}
 	if err == nil || plainErr == nil && mode != objstore.ModeSSES3 {
-		b.learn(ctx, sc, sendable(enc, ask))
+		b.learn(ctx, sc, sendable(enc, sse))
 	}
 	if !enc.Encrypted() {
 		enc = none
@@ -175,12 +242,12 @@ func (b *bucket) proveNow(ctx context.Context, mode objstore.Mode) (proved, erro
 	return proved{enc: enc, send: mode == objstore.ModeSSES3 && err == nil || enc.Encrypted()}, nil
 }
 
-// sendable is ask where it had an effect.
-func sendable(enc, ask objstore.Encryption) objstore.Encryption {
+// sendable is want where it had an effect.
+func sendable(enc objstore.Encryption, want ask) ask {
 	if enc.Encrypted() {
-		return ask
+		return want
 	}
-	return objstore.Encryption{}
+	return ask{}
 }
 
 // refusesSSE reports whether err says that the store cannot encrypt, rather
@@ -220,93 +287,4 @@ func (b *bucket) configured(ctx context.Context) (objstore.Encryption, error) {
 		}
 	}
 	return objstore.Encryption{}, newError("get bucket encryption", b.name, objstore.Unsupported, "the reply has no rule")
-}
-
-// scratch is an object that nobody else knows of, and every version of it.
-type scratch struct {
-	b        *bucket
-	key      string
-	body     []byte
-	versions map[string]bool // "" where the reply named none
-	etag     objstore.ETag   // of the last version
-}
-
-func (b *bucket) newScratch() *scratch {
-	id := make([]byte, 8)
-	data := make([]byte, 64)
-	_, _ = rand.Read(id) // never fails
-	_, _ = rand.Read(data)
-	return &scratch{b: b, key: b.s.cfg.ProbePrefix + probeName + hex.EncodeToString(id), body: data, versions: map[string]bool{}}
-}
-
-// put writes the scratch object; set may change the request.
-func (sc *scratch) put(ctx context.Context, ask objstore.Encryption, set func(*s3.PutObjectInput)) error {
-	in := &s3.PutObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), ContentLength: aws.Int64(int64(len(sc.body)))}
-	sum := integrityOf(sc.body)
-	in.ContentMD5 = aws.String(sum.md5)
-	if set != nil {
-		set(in)
-	}
-	o := sc.b.s.probe("probe", sc.b.name, sc.key)
-	o.once = true
-	out, err := do(withSSE(ctx, ask), o, func(ctx context.Context) (*s3.PutObjectOutput, error) {
-		in.Body = bytes.NewReader(sc.body)
-		return sc.b.client.PutObject(ctx, in, unsigned)
-	})
-	if err != nil {
-		if statusOf(err) == 0 || statusOf(err) >= 500 {
-			sc.versions[""] = true // it may have been stored all the same
-		}
-		return err
-	}
-	sc.versions[versionOf(out.VersionId)] = true
-	sc.etag = etagOf(out.ETag)
-	return nil
-}
-
-// putAndLook writes the scratch object and returns what HEAD says of it. Only
-// HEAD counts: a server that echoes the header in its reply to PUT proves
-// nothing about what it stored.
-func (sc *scratch) putAndLook(ctx context.Context, ask objstore.Encryption) (objstore.Encryption, error) {
-	if err := sc.put(ctx, ask, nil); err != nil {
-		return objstore.Encryption{}, err
-	}
-	obj, err := sc.b.head(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), objstore.Ref{Key: sc.key})
-	return obj.Encryption, err
-}
-
-// removeProbes deletes scratch objects that a crashed mount has left, when they
-// are all that keeps a bucket from being removed: nobody else sees them. It
-// tells whether another attempt is worth it.
-func (b *bucket) removeProbes(ctx context.Context) bool {
-	in := &s3.ListObjectsInput{Bucket: aws.String(b.name), MaxKeys: aws.Int32(deleteBatch)}
-	out, err := do(ctx, b.s.probe("list", b.name, ""), func(ctx context.Context) (*s3.ListObjectsOutput, error) {
-		return b.client.ListObjects(ctx, in)
-	})
-	if err != nil || aws.ToBool(out.IsTruncated) || len(out.Contents) == 0 {
-		return false
-	}
-	var refs []objstore.Ref
-	for _, o := range out.Contents {
-		if !isProbe(aws.ToString(o.Key)) {
-			return false
-		}
-		refs = append(refs, objstore.Ref{Key: aws.ToString(o.Key)})
-	}
-	return errors.Join(b.Delete(ctx, refs...)...) == nil
-}
-
-// remove deletes every version that was written. It works after ctx has ended
-// too: a probe leaves nothing behind.
-func (sc *scratch) remove(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
-	for v := range sc.versions {
-		in := &s3.DeleteObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), VersionId: optional(v)}
-		_, err := do(ctx, sc.b.s.probe("remove probe", sc.b.name, sc.key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
-			return sc.b.client.DeleteObject(ctx, in)
-		})
-		if err != nil && objstore.KindOf(err) != objstore.NotExist {
-			sc.b.s.log.Warn("a scratch object could not be removed", "bucket", sc.b.name, "key", sc.key, "error", err)
-		}
-	}
 }

@@ -98,6 +98,8 @@ func (r *retryer) GetRetryToken(ctx context.Context, err error) (func(error) err
 		if st.digests++; st.digests > maxDigestRetries {
 			return nil, errGiveUp
 		}
+	case kind != objstore.Expired && searchOf(ctx).expected[statusOf(err)] && isBare(err):
+		return nil, errGiveUp
 	case kind == objstore.Expired, mayBeCredentials(err):
 		if st.reloads++; r.creds == nil || st.reloads > maxReloads {
 			return nil, errGiveUp
@@ -105,6 +107,7 @@ func (r *retryer) GetRetryToken(ctx context.Context, err error) (func(error) err
 		if e := r.creds.refresh(ctx, st.used, kind == objstore.Expired); e != nil {
 			return nil, errGiveUp
 		}
+		searchOf(ctx).renewed = true
 	}
 	st.retries++
 	return nopRelease, nil
@@ -121,6 +124,12 @@ func mayBeCredentials(err error) bool {
 		return true
 	}
 	return false
+}
+
+// isBare reports whether err tells nothing but a status, as replies to HEAD.
+func isBare(err error) bool {
+	c := codeOf(err)
+	return c == "Forbidden" || c == "BadRequest"
 }
 
 // isWrongServer reports whether what answers is not, or cannot be shown to be,

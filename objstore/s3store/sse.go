@@ -2,6 +2,9 @@ package s3store
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"coffer/objstore"
@@ -14,36 +17,104 @@ import (
 // headerSSE names the algorithm, in requests and in replies.
 const headerSSE = "x-amz-server-side-encryption"
 
-// sseVerbs are the requests that create an object version and so take the
-// headers of server-side encryption with keys of the store or of a KMS.
-// UploadPart and Complete must not have them: the upload carries the choice.
-var sseVerbs = map[string]bool{"PutObject": true, "CreateMultipartUpload": true, "CopyObject": true}
+// ask is the protection that requests ask for, or the key that they show.
+type ask struct {
+	objstore.Encryption
+	// context is the encryption context of a KMS, as its header wants it: the
+	// base64 of a JSON object; "" for none.
+	context string
+}
 
-type sseKey struct{}
+// roles is what a request needs to know of keys, by its name.
+type roles struct {
+	choose bool // it decides how a new object is protected
+	key    bool // it takes the customer key of the object that it names
+	source bool // it takes the customer key of the object that it copies from
+}
 
-// withSSE asks for e in every request of ctx that can ask for it. This and
+// sseVerbs are the requests that take headers of server-side encryption. The
+// parts of an upload must not repeat what the upload has chosen, but do need
+// its customer key, as does the Complete of an upload with checksums.
+var sseVerbs = map[string]roles{
+	"PutObject":               {choose: true, key: true},
+	"CreateMultipartUpload":   {choose: true, key: true},
+	"CopyObject":              {choose: true, key: true, source: true},
+	"UploadPart":              {key: true},
+	"UploadPartCopy":          {key: true, source: true},
+	"CompleteMultipartUpload": {key: true},
+	"GetObject":               {key: true},
+	"HeadObject":              {key: true},
+}
+
+type (
+	sseKey       struct{}
+	sseSourceKey struct{}
+)
+
+// withSSE asks for e in every request of ctx that can ask for it, and shows
+// its customer key in every one that needs it. This, withSource and
 // setHeaders are the only place where requests get encryption headers: what a
-// verb needs is decided here and not where it is called.
-func withSSE(ctx context.Context, e objstore.Encryption) context.Context {
-	if e.SSEHeader() == "" {
-		return ctx
-	}
+// verb needs is decided here and not where it is called. A context holds the
+// MD5 of a key and never the key.
+func withSSE(ctx context.Context, e ask) context.Context {
 	return context.WithValue(ctx, sseKey{}, e)
 }
 
-// sseHeaders returns the headers that verb needs for e.
-func sseHeaders(verb string, e objstore.Encryption) map[string]string {
-	if !sseVerbs[verb] || e.SSEHeader() == "" {
-		return nil
+// withSource shows the customer key of that MD5 for the object that is copied
+// from; "" is none.
+func withSource(ctx context.Context, md5 string) context.Context {
+	return context.WithValue(ctx, sseSourceKey{}, md5)
+}
+
+// kmsContext is the header's value of an encryption context, "" for none.
+func kmsContext(pairs map[string]string) string {
+	if len(pairs) == 0 {
+		return ""
 	}
-	h := map[string]string{headerSSE: e.SSEHeader()}
-	if e.KMSKeyID != "" {
-		h["x-amz-server-side-encryption-aws-kms-key-id"] = e.KMSKeyID
+	text, _ := json.Marshal(pairs) // strings never fail, and keys are sorted
+	return base64.StdEncoding.EncodeToString(text)
+}
+
+// sseHeaders returns the headers that verb needs for e, with the source's
+// customer key.
+func (r *keyring) sseHeaders(verb string, e ask, source string) (map[string]string, error) {
+	role := sseVerbs[verb]
+	h := map[string]string{}
+	if role.choose && e.SSEHeader() != "" {
+		h[headerSSE] = e.SSEHeader()
+		if e.KMSKeyID != "" {
+			h["x-amz-server-side-encryption-aws-kms-key-id"] = e.KMSKeyID
+		}
+		if e.BucketKey {
+			h["x-amz-server-side-encryption-bucket-key-enabled"] = "true"
+		}
+		if e.context != "" {
+			h["x-amz-server-side-encryption-context"] = e.context
+		}
 	}
-	if e.BucketKey {
-		h["x-amz-server-side-encryption-bucket-key-enabled"] = "true"
+	if role.key && e.Mode == objstore.ModeSSEC {
+		if err := r.customerHeaders(h, headerSSE, e.CustomerKeyMD5); err != nil {
+			return nil, err
+		}
 	}
-	return h
+	if role.source && source != "" {
+		if err := r.customerHeaders(h, "x-amz-copy-source-server-side-encryption", source); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// customerHeaders adds the three headers of a customer key.
+func (r *keyring) customerHeaders(h map[string]string, prefix, md5 string) error {
+	k, ok := r.find(md5)
+	if !ok {
+		return fmt.Errorf("%w: no customer key with MD5 %s is configured", objstore.KeyUnavailable, md5)
+	}
+	h[prefix+"-customer-algorithm"] = "AES256"
+	h[prefix+"-customer-key"] = base64.StdEncoding.EncodeToString((*k.secret).raw[:])
+	h[prefix+"-customer-key-md5"] = k.MD5()
+	return nil
 }
 
 type headerKey struct{}
@@ -61,16 +132,20 @@ func withHeader(ctx context.Context, name, value string) context.Context {
 	return context.WithValue(ctx, headerKey{}, h)
 }
 
-// setHeaders is the middleware that applies withSSE and withHeader, before the
-// request is signed.
-func setHeaders(stack *middleware.Stack) error {
+// setHeaders is the middleware that applies withSSE, withSource and withHeader,
+// before the request is signed.
+func (r *keyring) setHeaders(stack *middleware.Stack) error {
 	return stack.Build.Add(middleware.BuildMiddlewareFunc("CofferHeaders",
 		func(ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler) (middleware.BuildOutput, middleware.Metadata, error) {
 			if req, ok := in.Request.(*smithyhttp.Request); ok {
-				if e, ok := ctx.Value(sseKey{}).(objstore.Encryption); ok {
-					for name, value := range sseHeaders(awsmiddleware.GetOperationName(ctx), e) {
-						req.Header.Set(name, value)
-					}
+				e, _ := ctx.Value(sseKey{}).(ask)
+				source, _ := ctx.Value(sseSourceKey{}).(string)
+				sse, err := r.sseHeaders(awsmiddleware.GetOperationName(ctx), e, source)
+				if err != nil {
+					return middleware.BuildOutput{}, middleware.Metadata{}, err
+				}
+				for name, value := range sse {
+					req.Header.Set(name, value)
 				}
 				h, _ := ctx.Value(headerKey{}).(http.Header)
 				for name, values := range h {

@@ -39,6 +39,7 @@ type Store struct {
 	transport *http.Transport
 	caps      capabilities
 	chunks    chunkPool
+	keys      *keyring
 	patience  patience
 	copyWhole int64 // the longest object in bytes that one CopyObject takes
 
@@ -77,7 +78,7 @@ func newStore(ctx context.Context, cfg Config, p patience) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, patience: p, copyWhole: maxPartSize, roots: roots,
-		clients: map[clientKey]*s3.Client{}, buckets: map[string]*bucket{},
+		keys: newKeyring(cfg.CustomerKeys), clients: map[clientKey]*s3.Client{}, buckets: map[string]*bucket{},
 	}
 	if s.base, err = s.loadConfig(ctx); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
@@ -146,6 +147,9 @@ func (s *Store) resolveEndpoint() error {
 		if err := checkEndpoint(s.endpoint, s.cfg.AllowHTTP); err != nil {
 			return err
 		}
+		if err := checkKeyTransport(s.endpoint, len(s.cfg.CustomerKeys)); err != nil {
+			return err
+		}
 	}
 	s.aws = isAWS(s.endpoint)
 	return nil
@@ -188,7 +192,7 @@ func (s *Store) client(bucket, region string) *s3.Client {
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		o.DisableLogOutputChecksumValidationSkipped = true
-		o.APIOptions = append(o.APIOptions, setHeaders)
+		o.APIOptions = append(o.APIOptions, s.keys.setHeaders)
 		if s.cfg.RequesterPays {
 			o.APIOptions = append(o.APIOptions, smithyhttp.AddHeaderValue("x-amz-request-payer", "requester"))
 		}

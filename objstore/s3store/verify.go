@@ -16,6 +16,9 @@ import (
 // and kind [objstore.Unencrypted] returned.
 func (b *bucket) confirm(ctx context.Context, verb string, p protection, obj objstore.Object, said bool) (objstore.Object, error) {
 	name := b.name + "/" + obj.Key
+	if obj.ETag != "" {
+		b.s.keys.remember(objectID{b.name, obj.Key, ""}, keyChoice{obj.ETag, p.send.CustomerKeyMD5})
+	}
 	if obj.ETag == "" || p.check && !said {
 		seen, err := b.head(ctx, b.s.op(verb, b.name, obj.Key), objstore.Ref{Key: obj.Key, VersionID: obj.VersionID})
 		switch {
@@ -32,10 +35,24 @@ func (b *bucket) confirm(ctx context.Context, verb string, p protection, obj obj
 		}
 		obj = seen
 	}
-	if !p.check || satisfies(p.want, obj.Encryption) {
-		return obj, nil
+	return obj, b.judge(ctx, verb, p, obj, true)
+}
+
+// judge returns nil for an object that is protected as p promises. One of
+// another algorithm is removed, if it may be; one under a KMS key that is
+// another or cannot be compared stays, since it is encrypted all the same.
+func (b *bucket) judge(ctx context.Context, verb string, p protection, obj objstore.Object, mayRemove bool) error {
+	if !p.check {
+		return nil
 	}
-	return obj, b.reject(ctx, verb, p, obj)
+	switch v := satisfies(p.want, obj.Encryption); {
+	case v == asWanted:
+		return nil
+	case v != wrongMode || !mayRemove:
+		return newError(verb, b.name+"/"+obj.Key, objstore.Unencrypted, "stored as %q, not as %q; the object is kept",
+			describe(obj.Encryption), describe(p.want))
+	}
+	return b.reject(ctx, verb, p, obj)
 }
 
 // reject removes obj because it is not protected.
@@ -44,8 +61,8 @@ func (b *bucket) reject(ctx context.Context, verb string, p protection, obj objs
 	ctx = context.WithoutCancel(ctx)
 	removed, err := b.removeExactly(ctx, obj)
 	b.s.log.Error("an object was stored without the protection that its bucket had proved; an older object under this key may have been replaced",
-		"object", name, "wanted", wordOf(p.want), "got", wordOf(obj.Encryption.Mode), "removed", removed, "error", err)
-	return newError(verb, name, objstore.Unencrypted, "stored as %q, not as %q (removed: %t)", wordOf(obj.Encryption.Mode), wordOf(p.want), removed)
+		"object", name, "wanted", describe(p.want), "got", describe(obj.Encryption), "removed", removed, "error", err)
+	return newError(verb, name, objstore.Unencrypted, "stored as %q, not as %q (removed: %t)", describe(obj.Encryption), describe(p.want), removed)
 }
 
 // removeExactly deletes this version of an object: by its id, else only while

@@ -51,8 +51,8 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 	prot, err := b.protect(ctx, key, opts.Encryption)
 	if err != nil {
 		if errors.Is(err, objstore.Unencrypted) && !b.refused.Swap(true) {
-			b.s.log.Warn("nothing is written to this bucket because it would be stored in plaintext; "+
-				"use a bucket that encrypts, or allow unencrypted objects by name", "bucket", b.name, "key", key, "error", err)
+			b.s.log.Warn("nothing is written to this bucket because it would not be encrypted as demanded; "+
+				"use a bucket that encrypts so, or allow unencrypted objects by name", "bucket", b.name, "key", key, "error", err)
 		}
 		return nil, err
 	}

@@ -6,6 +6,9 @@
 // toy decorator [Resize] changes the size of every object, as client-side
 // encryption does, and so keeps the interfaces honest.
 //
+// [RunModes] puts one mode of server-side encryption through every verb and
+// returns rows for the table of all servers, modes and verbs.
+//
 // What a server does differently is never hidden in the suite's code: each
 // accepted difference has a name and a reason in [Differences].
 //

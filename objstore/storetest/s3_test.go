@@ -96,6 +96,26 @@ func TestMinIOTLS(t *testing.T) {
 		}})
 }
 
+// keyedGroups are the checks in which the mode of encryption has a hand.
+var keyedGroups = []string{"Objects", "Metadata", "Ranges", "Versions", "Conditions", "Writers", "Copy", "CopyRange", "Protection"}
+
+func TestMinIOWithKMSKey(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "miniokms", Mode: objstore.ModeSSEKMS, Accept: storetest.Accepted("minio"), Only: keyedGroups,
+		Open: func(t *testing.T) objstore.Store {
+			rule := s3store.Rule{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeSSEKMS, KMSKeyID: "demo-key"}}
+			return openS3(t, storetest.StartMinIO(t).Env(), s3store.Config{Rules: []s3store.Rule{rule}})
+		}})
+}
+
+func TestMinIOWithCustomerKey(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "miniossec", Mode: objstore.ModeSSEC, Accept: storetest.Accepted("minio"), Only: keyedGroups,
+		Open: func(t *testing.T) objstore.Store {
+			s := storetest.StartMinIOTLS(t)
+			rule := s3store.Rule{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeSSEC}}
+			return openS3(t, s.Env(), s3store.Config{CAFile: s.CAFile, CustomerKeys: customerKeys(t), Rules: []s3store.Rule{rule}})
+		}})
+}
+
 func TestVersityGW(t *testing.T) {
 	storetest.Run(t, storetest.Config{Name: "versitygw", Mode: objstore.ModeNone, Accept: storetest.Accepted("versitygw"),
 		Open: func(t *testing.T) objstore.Store {

@@ -1,0 +1,103 @@
+package s3store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+
+	"coffer/objstore"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// scratch is an object that nobody else knows of, and every version of it.
+type scratch struct {
+	b        *bucket
+	key      string
+	body     []byte
+	versions map[string]bool // "" where the reply named none
+	etag     objstore.ETag   // of the last version
+}
+
+func (b *bucket) newScratch() *scratch {
+	id := make([]byte, 8)
+	data := make([]byte, 64)
+	_, _ = rand.Read(id) // never fails
+	_, _ = rand.Read(data)
+	return &scratch{b: b, key: b.s.cfg.ProbePrefix + probeName + hex.EncodeToString(id), body: data, versions: map[string]bool{}}
+}
+
+// put writes the scratch object; set may change the request.
+func (sc *scratch) put(ctx context.Context, want ask, set func(*s3.PutObjectInput)) error {
+	in := &s3.PutObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), ContentLength: aws.Int64(int64(len(sc.body)))}
+	sum := integrityOf(sc.body)
+	in.ContentMD5 = aws.String(sum.md5)
+	if set != nil {
+		set(in)
+	}
+	o := sc.b.s.probe("probe", sc.b.name, sc.key)
+	o.once = true
+	out, err := do(withSSE(ctx, want), o, func(ctx context.Context) (*s3.PutObjectOutput, error) {
+		in.Body = bytes.NewReader(sc.body)
+		return sc.b.client.PutObject(ctx, in, unsigned)
+	})
+	if err != nil {
+		if statusOf(err) == 0 || statusOf(err) >= 500 {
+			sc.versions[""] = true // it may have been stored all the same
+		}
+		return err
+	}
+	sc.versions[versionOf(out.VersionId)] = true
+	sc.etag = etagOf(out.ETag)
+	return nil
+}
+
+// putAndLook writes the scratch object and returns what HEAD says of it. Only
+// HEAD counts: a server that echoes the header in its reply to PUT proves
+// nothing about what it stored.
+func (sc *scratch) putAndLook(ctx context.Context, want ask) (objstore.Encryption, error) {
+	if err := sc.put(ctx, want, nil); err != nil {
+		return objstore.Encryption{}, err
+	}
+	obj, err := sc.b.head(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), objstore.Ref{Key: sc.key})
+	return obj.Encryption, err
+}
+
+// removeProbes deletes scratch objects that a crashed mount has left, when they
+// are all that keeps a bucket from being removed: nobody else sees them. It
+// tells whether another attempt is worth it.
+func (b *bucket) removeProbes(ctx context.Context) bool {
+	in := &s3.ListObjectsInput{Bucket: aws.String(b.name), MaxKeys: aws.Int32(deleteBatch)}
+	out, err := do(ctx, b.s.probe("list", b.name, ""), func(ctx context.Context) (*s3.ListObjectsOutput, error) {
+		return b.client.ListObjects(ctx, in)
+	})
+	if err != nil || aws.ToBool(out.IsTruncated) || len(out.Contents) == 0 {
+		return false
+	}
+	var refs []objstore.Ref
+	for _, o := range out.Contents {
+		if !isProbe(aws.ToString(o.Key)) {
+			return false
+		}
+		refs = append(refs, objstore.Ref{Key: aws.ToString(o.Key)})
+	}
+	return errors.Join(b.Delete(ctx, refs...)...) == nil
+}
+
+// remove deletes every version that was written. It works after ctx has ended
+// too: a probe leaves nothing behind.
+func (sc *scratch) remove(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for v := range sc.versions {
+		in := &s3.DeleteObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), VersionId: optional(v)}
+		_, err := do(ctx, sc.b.s.probe("remove probe", sc.b.name, sc.key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
+			return sc.b.client.DeleteObject(ctx, in)
+		})
+		if err != nil && objstore.KindOf(err) != objstore.NotExist {
+			sc.b.s.log.Warn("a scratch object could not be removed", "bucket", sc.b.name, "key", sc.key, "error", err)
+		}
+	}
+}

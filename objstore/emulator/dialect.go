@@ -47,6 +47,12 @@ type dialect struct {
 	// whatever was done with them.
 	echoesSSE bool
 
+	// deniesPartKey: a part under another customer key than its upload's is
+	// 403 AccessDenied; otherwise 400 InvalidRequest.
+	deniesPartKey bool
+	// badChecksum is the code for a checksum that does not match; "" is S3's.
+	badChecksum string
+
 	// unconditional are the verbs that ignore the conditions on a write.
 	unconditional string
 	// ignoresChecksums: checksums but Content-MD5 are neither compared nor
@@ -92,7 +98,8 @@ var dialects = [...]dialect{
 	{
 		name: "minio", encrypts: true, customerKeys: true, bucketEncryption: true, modes: "AES256 aws:kms",
 		plainKeyNames: true, dropsBucketKey: true, showsSSE: "PutObject UploadPart UploadPartCopy",
-		unconditional: "DeleteObject DeleteObjects CopyObject", noChecksumCopy: true, completeOnce: true, pathKeys: true, plainUnknown: true,
+		unconditional: "DeleteObject DeleteObjects CopyObject", noChecksumCopy: true, completeOnce: true, pathKeys: true,
+		deniesPartKey: true, badChecksum: "XAmzContentChecksumMismatch", plainUnknown: true,
 	},
 	scality("scality"),
 	scality("scality74"),

@@ -193,6 +193,13 @@ func TestMinIODialect(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.GetObject(t.Context(), ssec(2).get("c"))
 	requireFailure(t, err, 403, "AccessDenied")
+	k1, k2 := ssec(1), ssec(2)
+	up, err = c.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: aws.String("bucket"), Key: aws.String("c"), SSECustomerAlgorithm: k1.alg, SSECustomerKey: k1.key, SSECustomerKeyMD5: k1.md5})
+	require.NoError(t, err)
+	_, err = c.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: aws.String("bucket"), Key: aws.String("c"), UploadId: up.UploadId, PartNumber: aws.Int32(1), SSECustomerAlgorithm: k2.alg, SSECustomerKey: k2.key, SSECustomerKeyMD5: k2.md5})
+	requireFailure(t, err, 403, "AccessDenied")
+	_, err = c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: aws.String("k"), Body: strings.NewReader("x"), ChecksumCRC32: aws.String("AAAAAA==")})
+	requireFailure(t, err, 400, "XAmzContentChecksumMismatch")
 }
 
 func TestLossyV2(t *testing.T) {

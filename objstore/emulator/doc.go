@@ -86,12 +86,15 @@
 //
 // # Where it is not Amazon S3
 //
-// There are no ACLs (the headers are ignored), policies, lifecycle, object
+// The key service has symmetric keys only, without policies, grants, tags or
+// automatic rotation; a ThrottlingException of its own reaches S3's clients as
+// 400. There are no ACLs (the headers are ignored), policies, lifecycle, object
 // lock, replication, storage classes that archive, session tokens, SigV2 or
 // browser POST. A PUT without a checksum gets none computed. Where Amazon
 // leaves the matter open, a common prefix is listed if it sorts after the
 // marker. A query name that no verb knows is 501 NotImplemented unless it
-// begins with "x-".
+// begins with "x-"; in the dialects minio and scality such a PUT overwrites the
+// object, as those servers do.
 //
 // # Locks
 //

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -41,7 +42,11 @@ func (s *Server) receive(c *call, want wantedChecksum, alg *checksumAlgorithm, r
 	if err := pump(io.MultiWriter(d, w), p, p.size); err != nil {
 		return received{}, err
 	}
-	if err := d.verify(want, c.r.Header.Get("Content-Md5"), p.trailer()); err != nil {
+	contentMD5 := c.r.Header.Get("Content-Md5")
+	if err := d.verify(want, contentMD5, p.trailer()); err != nil {
+		if e := (*apiError)(nil); s.dialect.badChecksum != "" && contentMD5 == "" && errors.As(err, &e) && e.Code == "BadDigest" {
+			e.Code = s.dialect.badChecksum
+		}
 		return received{}, err
 	}
 	seg, err := w.finish(c.bucket.dataDir())

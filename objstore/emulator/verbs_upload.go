@@ -88,6 +88,9 @@ func (s *Server) protectPart(c *call, u *upload) (protection, error) {
 	}
 	st := u.Object.SSE
 	if err := st.admitPart(customer); err != nil {
+		if s.dialect.deniesPartKey && st.Customer != nil && customer != nil {
+			err = fail("AccessDenied", "Access Denied")
+		}
 		return protection{}, err
 	}
 	root, err := s.root(c, c.bucket.name, c.key, st, customer)

@@ -133,6 +133,7 @@ func TestCustomerKeys(t *testing.T) {
 	}
 	_, err := os.ReadFile(m.path("keys-bucket", "other"))
 	wantErrno(t, "read with the wrong key", err, syscall.EACCES)
+	wantErrno(t, "remove with the wrong key", os.Remove(m.path("keys-bucket", "other")), syscall.EACCES)
 	names, err := exec.Command("ls", m.path("keys-bucket")).CombinedOutput()
 	if err != nil || string(names) != "file\nother\n" {
 		t.Errorf("ls: %v\n%s", err, names)

@@ -133,6 +133,7 @@ func TestCustomerKeys(t *testing.T) {
 	}
 	_, err := os.ReadFile(m.path("keys-bucket", "other"))
 	wantErrno(t, "read with the wrong key", err, syscall.EACCES)
+	wantErrno(t, "remove with the wrong key", os.Remove(m.path("keys-bucket", "other")), syscall.EACCES)
 	names, err := exec.Command("ls", m.path("keys-bucket")).CombinedOutput()
 	if err != nil || string(names) != "file\nother\n" {
 		t.Errorf("ls: %v\n%s", err, names)
@@ -158,6 +159,22 @@ func TestCustomerKeys(t *testing.T) {
 			t.Error("a key is in the output")
 		}
 	}
+}
+
+func TestRenameBetweenPolicies(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	must(t, os.WriteFile(file, []byte("encryption:\n  - match: bucket/named/\n    sse: aes256\n"), 0o600))
+	m, _ := bucketMount(t, "--config", file)
+	must(t, os.Mkdir(m.path("bucket", "named"), 0o755))
+	write(t, m.path("bucket", "f"), "data")
+	wantErrno(t, "rename", os.Rename(m.path("bucket", "f"), m.path("bucket", "named", "f")), syscall.EXDEV)
+	out, err := exec.Command("mv", m.path("bucket", "f"), m.path("bucket", "named", "f")).CombinedOutput()
+	if err != nil || len(out) != 0 {
+		t.Errorf("mv: %v\n%s", err, out)
+	}
+	want(t, m.path("bucket", "named", "f"), "data")
+	must(t, os.Rename(m.path("bucket", "named", "f"), m.path("bucket", "named", "g")))
+	wantErrno(t, "rename of a directory", os.Rename(m.path("bucket", "named"), m.path("bucket", "other")), syscall.EXDEV)
 }
 
 // pidOf returns the process id of a mount's daemon.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -197,20 +196,4 @@ func TestRenameAcrossBuckets(t *testing.T) {
 	}
 	want(t, m.path("second", "f"), "data")
 	absent(t, m.path("bucket", "f"))
-}
-
-func TestRenameBetweenPolicies(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	must(t, os.WriteFile(file, []byte("encryption:\n  - match: bucket/named/\n    sse: aes256\n"), 0o600))
-	m, _ := bucketMount(t, "--config", file)
-	must(t, os.Mkdir(m.path("bucket", "named"), 0o755))
-	write(t, m.path("bucket", "f"), "data")
-	wantErrno(t, "rename", os.Rename(m.path("bucket", "f"), m.path("bucket", "named", "f")), syscall.EXDEV)
-	out, err := exec.Command("mv", m.path("bucket", "f"), m.path("bucket", "named", "f")).CombinedOutput()
-	if err != nil || len(out) != 0 {
-		t.Errorf("mv: %v\n%s", err, out)
-	}
-	want(t, m.path("bucket", "named", "f"), "data")
-	must(t, os.Rename(m.path("bucket", "named", "f"), m.path("bucket", "named", "g")))
-	wantErrno(t, "rename of a directory", os.Rename(m.path("bucket", "named"), m.path("bucket", "other")), syscall.EXDEV)
 }

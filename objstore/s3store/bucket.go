@@ -93,8 +93,10 @@ func (b *bucket) headOnce(ctx context.Context, o operation, ref objstore.Ref) (*
 	client := b.clientOf(ctx, ref)
 	send := func(ctx context.Context) (*s3.HeadObjectOutput, error) { return client.HeadObject(ctx, in) }
 	out, err := do(ctx, o, send)
-	if e, _ := ctx.Value(sseKey{}).(ask); statusOf(err) == http.StatusForbidden && e.Mode != objstore.ModeSSEC {
-		// Asking for the checksum of a KMS object takes the right to decrypt.
+	status := statusOf(err)
+	if e, _ := ctx.Value(sseKey{}).(ask); e.Mode != objstore.ModeSSEC && (status == http.StatusForbidden || status == http.StatusBadRequest && b.s.keys.empty()) {
+		// Asking for the checksum of a KMS object takes the right to decrypt,
+		// and a key that is not disabled.
 		in.ChecksumMode = ""
 		out, err = do(ctx, o, send)
 	}

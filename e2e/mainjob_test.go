@@ -146,7 +146,7 @@ func emulatorProcess(t testing.TB, dir string) []string {
 }
 
 // TestMainJobOnOtherDialects copies 500 files in and out of the emulator where
-// it does not encrypt.
+// it does not encrypt, and where it encrypts in another way than AWS.
 func TestMainJobOnOtherDialects(t *testing.T) {
 	src := t.TempDir()
 	for i := range 500 {
@@ -154,13 +154,15 @@ func TestMainJobOnOtherDialects(t *testing.T) {
 		must(t, os.MkdirAll(dir, 0o755))
 		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d", i)), random(t, i*17), 0o644))
 	}
-	for _, dialect := range []string{"liar", "nosse"} {
+	for dialect, args := range map[string][]string{
+		"liar": {"--allow-unencrypted"}, "nosse": {"--allow-unencrypted"}, "minio": nil, "scality": nil, "scality74": nil,
+	} {
 		t.Run(dialect, func(t *testing.T) {
-			m := mountStore(t, startEmulator(t, dialect).Env(), "--allow-unencrypted")
+			m := mountStore(t, startEmulator(t, dialect).Env(), args...)
 			must(t, os.Mkdir(m.path("dataset"), 0o755))
 			shell(t, nil, `cp -a "$SRC/." "$DST/"`, src, m.path("dataset"))
 			m.stop()
-			m.start("--allow-unencrypted")
+			m.start(args...)
 			shell(t, nil, `diff -r "$SRC" "$DST"`, src, m.path("dataset"))
 			sameAttributes(t, src, m.path("dataset"))
 			m.stop()

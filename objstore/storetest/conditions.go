@@ -171,6 +171,10 @@ func (s *suite) testAtomicOverwrite(t *testing.T, b objstore.Bucket) {
 		if !ok {
 			t.Fatalf("read ETag %q, which no writer was told of", r.tag)
 		}
+		late := len(r.data) - size // the version whose length it is
+		if s.Accept.LateETag != "" && late > v && late < versions {
+			v = late
+		}
 		if want := content(v); string(r.data) != string(want) {
 			t.Fatalf("version %d: %s", v, differ(r.data, want))
 		}

@@ -52,7 +52,7 @@ func TestModes(t *testing.T) {
 			write(t, filepath.Join(d, "empty"), "")
 			must(t, os.Mkdir(filepath.Join(d, "dir"), 0o755))
 			must(t, os.Symlink("small", filepath.Join(d, "link")))
-			// A change in the middle copies the rest inside the store.
+			// A change in the middle is staged, and all of it uploaded again.
 			f, err := os.OpenFile(filepath.Join(d, "big"), os.O_RDWR, 0)
 			must(t, err)
 			_, err = f.WriteAt([]byte("changed"), 9<<20)

@@ -33,11 +33,7 @@ func newCreateEncrypted(a *app) *cobra.Command {
 		Example: "  coffer create-encrypted-bucket --endpoint-url https://s3.example.org s3://dataset-s0001\n  create-encrypted-bucket --endpoint-url https://s3.example.org s3://dataset-s0001",
 		Args:    argCount(1, 1, "s3://NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			bucket, err := parseBucketArg(args[0])
-			if err != nil {
-				return &exitError{exitUsage, err}
-			}
-			cfg, err := resolveConfig(cmd.Flags(), a.env, nil)
+			bucket, cfg, err := a.newBucketArgs(cmd, args)
 			if err != nil {
 				return err
 			}

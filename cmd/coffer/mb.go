@@ -23,6 +23,15 @@ already is never touched.
 
 mkdir in a mount of all buckets does the same.`
 
+// newBucketArgs returns the bucket and the settings of a command that makes one.
+func (a *app) newBucketArgs(cmd *cobra.Command, args []string) (bucket string, cfg Config, err error) {
+	if bucket, err = parseBucketArg(args[0]); err != nil {
+		return "", Config{}, &exitError{exitUsage, err}
+	}
+	cfg, err = resolveConfig(cmd.Flags(), a.env, nil)
+	return bucket, cfg, err
+}
+
 // newMB builds "coffer mb".
 func newMB(a *app) *cobra.Command {
 	scratch := defaultConfig()
@@ -33,11 +42,7 @@ func newMB(a *app) *cobra.Command {
 		Example: "  coffer mb s3://dataset-s0001\n  coffer mb --sse kms --sse-kms-key-id alias/project s3://dataset-s0001\n  coffer mb --endpoint-url https://s3.example.org --allow-unencrypted s3://scratch",
 		Args:    argCount(1, 1, "s3://NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			bucket, err := parseBucketArg(args[0])
-			if err != nil {
-				return &exitError{exitUsage, err}
-			}
-			cfg, err := resolveConfig(cmd.Flags(), a.env, nil)
+			bucket, cfg, err := a.newBucketArgs(cmd, args)
 			if err != nil {
 				return err
 			}

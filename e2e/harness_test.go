@@ -383,9 +383,11 @@ func (m *mount) status() status {
 	if err != nil {
 		m.t.Fatalf("status: %v\n%s", err, out)
 	}
-	var s status
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
+	var reply struct {
+		Status *status `json:"status"`
+	}
+	if err := json.Unmarshal([]byte(out), &reply); err != nil || reply.Status == nil {
 		m.t.Fatalf("status: %v\n%s", err, out)
 	}
-	return s
+	return *reply.Status
 }

@@ -101,6 +101,9 @@ func TestPageCacheKeptWhileUnchanged(t *testing.T) {
 	}
 	read()
 	before := m.status().Cache.reads()
+	if before < int64(len(data)) {
+		t.Fatalf("the daemon counts %d bytes read of %d: the count is not what it seems", before, len(data))
+	}
 	s.ResetRequests()
 	read()
 	if n := count(s, "GetObject", ""); n != 0 {

@@ -78,7 +78,12 @@ func TestSubshellsShareOneFile(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	want(t, m.path("bucket", "f"), "a\nb\nc\n")
-	_ = s
+	// The shell that opens the file closes that descriptor once it has moved
+	// it to its standard output, and the output when it ends: two commits. What
+	// the inner shell closes is not the file's end.
+	if n := count(s, "PutObject", "f"); n != 2 {
+		t.Errorf("%d PUTs, want the opener's two", n)
+	}
 }
 
 func TestDup(t *testing.T) {
@@ -112,6 +117,21 @@ func TestLostUpdateRefused(t *testing.T) {
 	wantErrno(t, "close over somebody else's version", f.Close(), syscall.ESTALE)
 	if got := other.get(t, "bucket", "f"); got != "theirs" {
 		t.Errorf("the store has %q", got)
+	}
+	// An overwrite of the whole reads nothing of the old version, so only the
+	// condition of the commit stands between it and the new one; likewise in
+	// several parts.
+	for _, size := range []int{4, 9 << 20} {
+		f, err = os.OpenFile(m.path("bucket", "f"), os.O_WRONLY|os.O_TRUNC, 0)
+		must(t, err)
+		_, err = f.Write(random(t, size))
+		must(t, err)
+		theirs := fmt.Sprintf("theirs, against %d bytes", size)
+		other.put(t, "bucket", "f", theirs)
+		wantErrno(t, "close of an overwrite", f.Close(), syscall.ESTALE)
+		if got := other.get(t, "bucket", "f"); got != theirs {
+			t.Errorf("the store has %.60q", got)
+		}
 	}
 	f, err = os.Create(m.path("bucket", "new"))
 	must(t, err)

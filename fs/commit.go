@@ -203,6 +203,9 @@ func (n *file) released(ctx context.Context, writer bool) {
 		n.writers--
 	}
 	last, lastWriter := n.handles == 0, writer && n.writers == 0
+	if lastWriter {
+		n.failed = nil // all who were to be told have been
+	}
 	gone := n.gone
 	n.mu.Unlock()
 	if gone {
@@ -211,18 +214,36 @@ func (n *file) released(ctx context.Context, writer bool) {
 		}
 		return
 	}
-	if lastWriter {
-		dctx, leave, err := n.change(ctx)
-		if err == nil {
-			err = n.commitNow(dctx)
-			leave()
-		}
-		if err != nil {
-			n.fsys.errno("release", n.path(), err)
-			n.fsys.addLost(err)
-		}
-		n.mu.Lock()
-		n.failed = nil // the next open starts anew
-		n.mu.Unlock()
+	if !lastWriter {
+		return
 	}
+	dctx, leave, err := n.change(ctx)
+	if err == nil {
+		err = n.commitLast(dctx)
+		leave()
+	}
+	if err != nil {
+		n.fsys.errno("release", n.path(), err)
+		n.fsys.addLost(err)
+	}
+}
+
+// commitLast commits what the last writer left, unless the file has been
+// opened for writing again by the time that its turn comes.
+func (n *file) commitLast(ctx context.Context) error {
+	if err := n.turn.take(ctx); err != nil {
+		return err
+	}
+	defer n.turn.release()
+	n.mu.Lock()
+	again := n.writers > 0
+	n.mu.Unlock()
+	if again {
+		return nil
+	}
+	err := n.commit(ctx)
+	n.mu.Lock()
+	n.failed = nil // nobody is left to be told again
+	n.mu.Unlock()
+	return err
 }

@@ -346,20 +346,9 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 			return nil, 0, err
 		}
 	}
-	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
-		dctx, leave, err := n.change(ctx)
-		if err != nil {
-			return nil, 0, err
-		}
-		defer leave()
-		if err := n.fsys.protected(dctx, n.bucket, n.key()); err != nil {
-			return nil, 0, err
-		}
-		if flags&syscall.O_TRUNC != 0 {
-			if err := n.truncateAtOpen(dctx); err != nil {
-				return nil, 0, err
-			}
-		}
+	h, err := n.openHandle(ctx, flags)
+	if err != nil {
+		return nil, 0, err
 	}
 	n.mu.Lock()
 	var fuseFlags uint32
@@ -370,9 +359,36 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 		n.cached = n.obj.ETag
 	}
 	n.mu.Unlock()
-	h := n.newHandle(ctx, flags)
-	h.wrote.Store(flags&syscall.O_TRUNC != 0)
 	return h, fuseFlags, nil
+}
+
+// openHandle returns a handle that may do what flags ask for; O_TRUNC has
+// emptied the file.
+func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
+	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+		return n.newHandle(ctx, flags), nil
+	}
+	dctx, leave, err := n.change(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.fsys.protected(dctx, n.bucket, n.key()); err != nil {
+		leave()
+		return nil, err
+	}
+	// The handle counts as a writer before the file is emptied: the end of
+	// an earlier one, which the kernel tells late, must not commit that.
+	h := n.newHandle(ctx, flags)
+	if flags&syscall.O_TRUNC != 0 {
+		h.wrote.Store(true)
+		err = n.truncateAtOpen(dctx)
+	}
+	leave()
+	if err != nil {
+		h.Release(ctx)
+		return nil, err
+	}
+	return h, nil
 }
 
 // change begins a change of the file: a context detached from the request,

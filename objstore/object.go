@@ -61,6 +61,10 @@ type Object struct {
 	// Checksum is the stored checksum as "ALGORITHM:base64", "" when the
 	// store keeps none.
 	Checksum string
+	// ChecksumOfWhole tells that Checksum is over the bytes that a Get of the
+	// object yields, and not over the checksums of its parts. Who changes
+	// the bytes on their way clears it.
+	ChecksumOfWhole bool
 	// Archived tells that the bytes cannot be read before a restore.
 	Archived bool
 }

@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"coffer/objstore"
 )
 
 // The kinds of checksum of a whole object.
@@ -202,68 +204,12 @@ func joinChecksums(a *checksumAlgorithm, kind string, parts []objectPart) (check
 		c.Value = fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(h.Sum(nil)), len(parts))
 		return c, nil
 	}
-	var crc uint64
-	for i, s := range sums {
-		crc = joinCRC(a.poly, a.size*8, crc, beUint(s), parts[i].Size)
-	}
-	out := make([]byte, a.size)
-	for i := range out {
-		out[i] = byte(crc >> (8 * (a.size - 1 - i)))
-	}
-	c.Value = base64.StdEncoding.EncodeToString(out)
-	return c, nil
-}
-
-func beUint(b []byte) uint64 {
-	var v uint64
-	for _, c := range b {
-		v = v<<8 | uint64(c)
-	}
-	return v
-}
-
-// joinCRC returns the CRC of A followed by B from those of A and of B and the
-// length of B in bytes. Both CRCs here start from and end with all bits
-// inverted, so that crc(AB) = shift(crc(A), 8*len(B)) ^ crc(B), where shift
-// appends zero bits. shift is linear over GF(2): it is a matrix, squared to
-// double its length.
-func joinCRC(poly uint64, width int, a, b uint64, lenB int64) uint64 {
-	if lenB == 0 {
-		return a
-	}
-	// One zero bit: the low bit falls out to the right and, when set, adds
-	// the polynomial.
-	m := make([]uint64, width)
-	m[0] = poly
-	for i := 1; i < width; i++ {
-		m[i] = 1 << (i - 1)
-	}
-	for range 3 { // 8 bits
-		m = squareGF2(m)
-	}
-	for n := lenB; n > 0; n >>= 1 {
-		if n&1 != 0 {
-			a = timesGF2(m, a)
-		}
-		m = squareGF2(m)
-	}
-	return a ^ b
-}
-
-func timesGF2(m []uint64, v uint64) uint64 {
+	crc := objstore.CRC{Name: a.name, Bits: a.size * 8, Poly: a.poly}
 	var sum uint64
-	for i := 0; v != 0; i, v = i+1, v>>1 {
-		if v&1 != 0 {
-			sum ^= m[i]
-		}
+	for i := range parts {
+		part, _ := crc.Parse(parts[i].Checksum) // as long as it must be, see above
+		sum = crc.Join(sum, part, parts[i].Size)
 	}
-	return sum
-}
-
-func squareGF2(m []uint64) []uint64 {
-	sq := make([]uint64, len(m))
-	for i, row := range m {
-		sq[i] = timesGF2(m, row)
-	}
-	return sq
+	c.Value = crc.Text(sum)
+	return c, nil
 }

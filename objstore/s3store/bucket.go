@@ -116,9 +116,9 @@ func objectOfHead(key string, out *s3.HeadObjectOutput) objstore.Object {
 			ContentType: aws.ToString(out.ContentType), ContentEncoding: contentEncoding(out.ContentEncoding), ContentLanguage: aws.ToString(out.ContentLanguage),
 			ContentDisposition: aws.ToString(out.ContentDisposition), CacheControl: aws.ToString(out.CacheControl), Expires: aws.ToString(out.ExpiresString),
 		},
-		Checksum: checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1),
 		Archived: archived(string(out.StorageClass), out.Restore, string(out.ArchiveStatus)),
 	}
+	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&o, o.ETag)
 	if out.ContentLength != nil {
 		o.Size, o.StoredSize, o.SizeKnown = *out.ContentLength, *out.ContentLength, true
 	}
@@ -127,7 +127,7 @@ func objectOfHead(key string, out *s3.HeadObjectOutput) objstore.Object {
 
 // objectOfGet translates a reply to GetObject; size is the whole object's.
 func objectOfGet(key string, out *s3.GetObjectOutput, size int64) objstore.Object {
-	return objstore.Object{
+	o := objstore.Object{
 		Entry: objstore.Entry{
 			Key: key, Size: size, StoredSize: size, SizeKnown: true, ETag: etagOf(out.ETag),
 			LastModified: aws.ToTime(out.LastModified), StorageClass: storageClass(string(out.StorageClass)),
@@ -139,9 +139,10 @@ func objectOfGet(key string, out *s3.GetObjectOutput, size int64) objstore.Objec
 			ContentType: aws.ToString(out.ContentType), ContentEncoding: contentEncoding(out.ContentEncoding), ContentLanguage: aws.ToString(out.ContentLanguage),
 			ContentDisposition: aws.ToString(out.ContentDisposition), CacheControl: aws.ToString(out.CacheControl), Expires: aws.ToString(out.ExpiresString),
 		},
-		Checksum: checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1),
 		Archived: archived(string(out.StorageClass), out.Restore, ""),
 	}
+	checksumsOfGet(out).note(&o, o.ETag)
+	return o
 }
 
 // etagOf strips the quotes of the header.
@@ -184,19 +185,6 @@ func archived(class string, restore *string, status string) bool {
 		return !strings.Contains(aws.ToString(restore), `ongoing-request="false"`)
 	}
 	return status != ""
-}
-
-// checksumText names the first checksum that is there.
-func checksumText(crc64, crc32, crc32c, sha256, sha1 *string) string {
-	for _, c := range []struct {
-		name  string
-		value *string
-	}{{"CRC64NVME", crc64}, {"CRC32", crc32}, {"CRC32C", crc32c}, {"SHA256", sha256}, {"SHA1", sha1}} {
-		if v := aws.ToString(c.value); v != "" {
-			return c.name + ":" + v
-		}
-	}
-	return ""
 }
 
 // optional is nil for "".

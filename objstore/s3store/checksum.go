@@ -7,21 +7,15 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
-	"hash/crc64"
 	"strings"
-	"sync"
+
+	"coffer/objstore"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/minio/crc64nvme"
 )
-
-// crc64nvme is the polynomial of the NVM Express specification, bit-reversed
-// as package crc64 wants it. AWS computes this one for objects that were
-// uploaded without a checksum.
-const crc64nvme = 0x9a6c9329ac4bc9b5
-
-var crc64Table = sync.OnceValue(func() *crc64.Table { return crc64.MakeTable(crc64nvme) })
 
 // verifier compares the bytes of a whole object with the stored checksum. A
 // nil verifier accepts everything.
@@ -31,34 +25,77 @@ type verifier struct {
 	hash hash.Hash
 }
 
-// newVerifier picks a checksum of out that covers the whole object; nil when
-// there is none, as with the composite ones of most multipart uploads.
-func newVerifier(out *s3.GetObjectOutput) *verifier {
-	if out.ChecksumType != "" && out.ChecksumType != types.ChecksumTypeFullObject {
-		return nil
+// storedChecksums are the values of a reply, those first that are preferred.
+// AWS computes CRC64NVME for objects that were uploaded without a checksum.
+type storedChecksums struct {
+	crc64, crc32, crc32c, sha256, sha1 *string
+	kind                               types.ChecksumType
+}
+
+// note sets what an object says of its checksum. etag tells of uploads in
+// parts on servers that do not name the kind.
+func (c storedChecksums) note(o *objstore.Object, etag objstore.ETag) {
+	name, value := c.first()
+	if name == "" {
+		return
 	}
-	multipart := strings.Contains(string(etagOf(out.ETag)), "-")
+	o.Checksum = name + ":" + value
+	o.ChecksumOfWhole = c.whole(name, value, etag)
+}
+
+// first names the first checksum that is there.
+func (c storedChecksums) first() (name, value string) {
 	for _, c := range []struct {
 		name  string
 		value *string
-		hash  func() hash.Hash
-	}{
-		{"CRC32", out.ChecksumCRC32, func() hash.Hash { return crc32.NewIEEE() }},
-		{"CRC32C", out.ChecksumCRC32C, func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }},
-		{"CRC64NVME", out.ChecksumCRC64NVME, func() hash.Hash { return crc64.New(crc64Table()) }},
-		{"SHA256", out.ChecksumSHA256, sha256.New},
-		{"SHA1", out.ChecksumSHA1, sha1.New},
-	} {
-		v := aws.ToString(c.value)
-		if v == "" || strings.Contains(v, "-") {
-			continue
+	}{{"CRC64NVME", c.crc64}, {"CRC32", c.crc32}, {"CRC32C", c.crc32c}, {"SHA256", c.sha256}, {"SHA1", c.sha1}} {
+		if v := aws.ToString(c.value); v != "" {
+			return c.name, v
 		}
-		if multipart && out.ChecksumType == "" && c.name != "CRC64NVME" {
-			continue // composite in all but the suffix; CRC64NVME never is
-		}
-		return &verifier{name: c.name, want: v, hash: c.hash()}
 	}
-	return nil
+	return "", ""
+}
+
+// whole reports whether a value covers the bytes of the object, and not the
+// checksums of its parts.
+func (c storedChecksums) whole(name, value string, etag objstore.ETag) bool {
+	switch {
+	case c.kind != "":
+		return c.kind == types.ChecksumTypeFullObject && !strings.Contains(value, "-")
+	case strings.Contains(value, "-"):
+		return false
+	}
+	// Composite in all but the suffix, unless it is CRC64NVME, which never is.
+	return name == "CRC64NVME" || !strings.Contains(string(etag), "-")
+}
+
+// newVerifier picks a checksum of out that covers the whole object; nil when
+// there is none, as with the composite ones of many multipart uploads.
+func newVerifier(out *s3.GetObjectOutput) *verifier {
+	stored := checksumsOfGet(out)
+	name, value := stored.first()
+	if name == "" || !stored.whole(name, value, etagOf(out.ETag)) {
+		return nil
+	}
+	return &verifier{name: name, want: value, hash: newHash(name)}
+}
+
+func newHash(name string) hash.Hash {
+	switch name {
+	case "CRC32":
+		return crc32.NewIEEE()
+	case "CRC32C":
+		return crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	case "CRC64NVME":
+		return crc64nvme.New()
+	case "SHA256":
+		return sha256.New()
+	}
+	return sha1.New()
+}
+
+func checksumsOfGet(out *s3.GetObjectOutput) storedChecksums {
+	return storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}
 }
 
 func (v *verifier) add(p []byte) {

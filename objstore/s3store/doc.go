@@ -46,8 +46,10 @@
 // HEAD before and leave a window. The same holds for every write on an
 // endpoint that does not honour If-None-Match or If-Match.
 //
-// A range of an object has no checksum of its own: bytes that change on a plain
-// http connection are noticed in whole objects only. TLS notices everything.
+// A range of an object has no checksum of its own: here only whole objects are
+// compared. Uploads in parts ask for a CRC over all of the object
+// (FULL_OBJECT), so that whoever reads all ranges can put theirs together,
+// which package cache does.
 //
 // An upload whose CreateMultipartUpload was repeated because the reply got lost
 // leaves an empty one behind, which ListUploads finds.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 
 	"coffer/objstore"
 )
@@ -15,10 +16,10 @@ func uncertain(err error) bool {
 
 // written is how an object must look that is the one we sent.
 type written struct {
-	size     int64
-	etag     string // where ETags are MD5s; "" cannot be told
-	checksum string // as in objstore.Object
-	meta     map[string]string
+	size      int64
+	etag      string   // where ETags are MD5s; "" cannot be told
+	checksums []string // as in objstore.Object; any of them
+	meta      map[string]string
 }
 
 // ours looks whether the object is the one that we sent: as long, with the ETag
@@ -29,5 +30,5 @@ func (b *bucket) ours(ctx context.Context, o operation, w written) (objstore.Obj
 	if err != nil || obj.Size != w.size || !maps.Equal(obj.Meta, decodeMeta(encodeMeta(w.meta))) {
 		return obj, false
 	}
-	return obj, w.etag != "" && string(obj.ETag) == w.etag || w.checksum != "" && obj.Checksum == w.checksum
+	return obj, w.etag != "" && string(obj.ETag) == w.etag || slices.Contains(w.checksums, obj.Checksum)
 }

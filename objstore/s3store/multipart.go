@@ -65,7 +65,9 @@ func (b *bucket) beginUpload(ctx context.Context, key string, opts uploadOptions
 	}
 	checksums := opts.checksums && b.s.caps.get().crc32 != no
 	if checksums {
-		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
+		// Of the whole, so that a reader can compare all ranges together; a
+		// store that does not know the type keeps the composite one.
+		in.ChecksumAlgorithm, in.ChecksumType = types.ChecksumAlgorithmCrc32, types.ChecksumTypeFullObject
 	}
 	ctx = withSSE(ctx, opts.send)
 	if h.Expires != "" {
@@ -176,13 +178,13 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(out.ETag),
 		}, VersionID: versionOf(out.VersionId)}
 		obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, nil, out.BucketKeyEnabled)
-		obj.Checksum = checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1)
+		storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj, obj.ETag)
 		return obj, obj.Encryption.Encrypted(), nil
 	}
 	gone := codeOf(err) == "NoSuchUpload"
 	if st.retries > 0 && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
 		// An earlier attempt may have succeeded and its reply got lost.
-		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.checksum(), u.meta}); ok {
+		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.crc32s(), u.meta}); ok {
 			return found, true, nil
 		}
 	}
@@ -213,17 +215,24 @@ func (u *upload) etag() string {
 	return hex.EncodeToString(h.Sum(nil)) + "-" + strconv.Itoa(len(u.parts))
 }
 
-// checksum is the composite CRC32 of the whole, "" where it is not known.
-func (u *upload) checksum() string {
-	h := crc32.NewIEEE()
+// crc32s are what the store may show as the CRC32 of the whole: of its bytes,
+// or of its parts' sums. Nil where the parts have none.
+func (u *upload) crc32s() []string {
+	crc := objstore.CRCs[0]
+	composite, whole := crc32.NewIEEE(), uint64(0)
 	for _, p := range u.parts {
 		sum, err := base64.StdEncoding.DecodeString(p.crc)
 		if err != nil || len(sum) != crc32.Size {
-			return ""
+			return nil
 		}
-		_, _ = h.Write(sum) // never fails
+		_, _ = composite.Write(sum) // never fails
+		part, _ := crc.Parse(p.crc)
+		whole = crc.Join(whole, part, p.size)
 	}
-	return "CRC32:" + crcText(h.Sum32()) + "-" + strconv.Itoa(len(u.parts))
+	return []string{
+		crc.Name + ":" + crc.Text(whole),
+		crc.Name + ":" + crcText(composite.Sum32()) + "-" + strconv.Itoa(len(u.parts)),
+	}
 }
 
 // abort removes the upload and its parts. It works after ctx has ended too.

@@ -296,7 +296,7 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	if err != nil {
 		if st.retries > 0 && (isPrecondition(err) || objstore.KindOf(err) == objstore.NotExist) || uncertain(err) && ctx.Err() == nil {
 			// An earlier attempt may have succeeded and its reply got lost.
-			if found, ok := b.ours(ctx, o, written{buf.size, buf.etag(), "CRC32:" + crcText(buf.crc), w.opts.Meta}); ok {
+			if found, ok := b.ours(ctx, o, written{buf.size, buf.etag(), []string{"CRC32:" + crcText(buf.crc)}, w.opts.Meta}); ok {
 				return found, true, nil
 			}
 		}
@@ -305,7 +305,7 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	// No reply tells LastModified; the Date header can be a second off.
 	obj.ETag, obj.VersionID = etagOf(out.ETag), versionOf(out.VersionId)
 	obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, out.SSECustomerKeyMD5, out.BucketKeyEnabled)
-	obj.Checksum = checksumText(out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1)
+	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj, obj.ETag)
 	return obj, obj.Encryption.Encrypted(), nil
 }
 

@@ -23,6 +23,8 @@ type Differences struct {
 	// DecodesMeta: a metadata value that looks like an encoded word, or whose
 	// spaces had to be sent as one, comes back decoded.
 	DecodesMeta Reason
+	// NoChecksum: objects have no checksum over all of their bytes.
+	NoChecksum Reason
 	// LateETag: the reply to a GET during an overwrite may name the ETag of
 	// the version before the one whose bytes it carries, whole.
 	LateETag Reason

@@ -3,6 +3,8 @@ package storetest
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
+	"hash/crc64"
 	"maps"
 	"testing"
 	"time"
@@ -35,6 +37,7 @@ func (s *suite) testObjects(t *testing.T) {
 				if o.StoredSize < size {
 					t.Errorf("%s reports stored size %d, less than the %d visible", what, o.StoredSize, size)
 				}
+				checkCRC(t, what, o, data)
 			}
 			for what, o := range map[string]objstore.Object{"Head": head, "Get": got} {
 				if o.LastModified.Before(before) || o.LastModified.After(time.Now().Add(5*time.Second)) {
@@ -44,6 +47,14 @@ func (s *suite) testObjects(t *testing.T) {
 		})
 	}
 	mustBeAbsent(t, b, "objects/absent")
+	t.Run("Checksum", func(t *testing.T) {
+		accept(t, s.Accept.NoChecksum)
+		for _, size := range []int64{100_003, 2*s.PartSize + 12_345} {
+			if o := mustHead(t, b, fmt.Sprintf("objects/%d", size)); o.Checksum == "" || !o.ChecksumOfWhole {
+				t.Errorf("%d bytes have the checksum %q, of the whole: %v", size, o.Checksum, o.ChecksumOfWhole)
+			}
+		}
+	})
 
 	t.Run("Overwrite", func(t *testing.T) {
 		first := put(t, b, "over", []byte("first"))
@@ -93,6 +104,23 @@ func (s *suite) testObjects(t *testing.T) {
 		}
 		mustRead(t, b, "large", want)
 	})
+}
+
+// checkCRC fails when what a store tells of the sum of an object is not so: a
+// reader that compares would call right bytes damaged.
+func checkCRC(t *testing.T, what string, o objstore.Object, data []byte) {
+	t.Helper()
+	crc, sum, ok := o.CRC()
+	if !ok {
+		return
+	}
+	want := crc64.Checksum(data, crc64.MakeTable(crc.Poly))
+	if crc.Bits == 32 {
+		want = uint64(crc32.Checksum(data, crc32.MakeTable(uint32(crc.Poly))))
+	}
+	if sum != want {
+		t.Errorf("%s reports %s %s, the %d bytes have %s", what, crc.Name, crc.Text(sum), len(data), crc.Text(want))
+	}
 }
 
 // testMetadata checks that user metadata and headers come back unchanged.

@@ -116,6 +116,7 @@ func (b *resizeBucket) visible(op string, o objstore.Object) (objstore.Object, e
 		return o, b.fail(op, o.Key, objstore.Integrity, fmt.Errorf("no object in this form has %d bytes", o.StoredSize))
 	}
 	o.Size, o.SizeKnown = size, true
+	o.ChecksumOfWhole = false // it is of the stored bytes
 	o.Meta = maps.Clone(o.Meta)
 	delete(o.Meta, resizeMark)
 	if len(o.Meta) == 0 {

@@ -27,8 +27,11 @@ type Cache struct {
 	mu      sync.Mutex
 	readers map[*Reader]struct{} // guarded by mu; open ones
 	stages  map[*Stage]struct{}  // guarded by mu; open ones
-	views   int64                // guarded by mu; see OpenReader
-	closed  bool                 // guarded by mu
+	views   int64                // guarded by mu; counts what distinguishes views
+	// damaged objects, Index and View left out, and the view that is read
+	// since: the blocks from before may still be on their way.
+	damaged map[Key]int64 // guarded by mu
+	closed  bool          // guarded by mu
 }
 
 // New returns a cache. The caller closes it.
@@ -61,6 +64,7 @@ func New(cfg Config) (*Cache, error) {
 		fly:     flights{m: map[Key]*Block{}},
 		readers: map[*Reader]struct{}{},
 		stages:  map[*Stage]struct{}{},
+		damaged: map[Key]int64{},
 	}
 	// The shares are explained in doc.go.
 	c.pool = pool{

@@ -14,7 +14,8 @@
 //
 // Blocks are filled from front to back, and a reader waits for its own bytes,
 // never for a block or a range. Every Get carries the ETag of the version, so
-// that bytes of two versions cannot meet in one file.
+// that bytes of two versions cannot meet in one file. A tally joins the CRCs
+// of what a handle reads and compares them with that of the object.
 //
 // # Memory
 //

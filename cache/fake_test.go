@@ -41,6 +41,7 @@ type answer struct {
 	cut     int   // body ends cleanly after this many bytes, when > 0
 	cutErr  error // ... or with this error
 	extra   int   // bytes after the end
+	flip    bool  // a bit of the first byte is wrong
 	stallAt int   // body hangs at this byte until the context ends, when > 0
 	gate    chan struct{}
 }
@@ -50,6 +51,13 @@ func newFake(size int, seed uint64) *fakeStore {
 	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
 	_, _ = rng.Read(f.data)
 	return f
+}
+
+// object is what the store says of it.
+func (f *fakeStore) object() objstore.Object { return objectOf(int64(len(f.data))) }
+
+func objectOf(size int64) objstore.Object {
+	return objstore.Object{Entry: objstore.Entry{Size: size, SizeKnown: true}}
 }
 
 func (f *fakeStore) ref() objstore.Ref { return objstore.Ref{Bucket: "b", Key: "k", ETag: f.etag} }
@@ -133,6 +141,9 @@ func (b *fakeBody) Read(p []byte) (int, error) {
 		n = min(n, b.a.stallAt-b.at)
 	}
 	n = copy(p[:n], b.data[b.at:])
+	if b.a.flip && b.at == 0 {
+		p[0] ^= 1
+	}
 	b.at += n
 	return n, nil
 }

@@ -27,6 +27,7 @@ type Reader struct {
 	ctx    context.Context // ends with Close; no caller's context lives in it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // fetches
+	tally  *tally
 
 	mu     sync.Mutex
 	closed bool                // guarded by mu
@@ -35,18 +36,19 @@ type Reader struct {
 	recent [recentBlocks]int64 // guarded by mu; indexes, the latest first; -1 is none
 }
 
-// OpenReader returns a reader of ref, which is size bytes long. ref.ETag names
-// the version: every Get asks for it, and blocks are shared between readers of
-// the same version. Without an ETag nothing is shared, and only the length
+// OpenReader returns a reader of ref, of which o tells size and checksum.
+// ref.ETag names the version: every Get asks for it, and blocks are shared
+// between readers of the same version. Without an ETag nothing is shared, and only the length
 // protects from mixing versions. The caller closes the reader.
-func (c *Cache) OpenReader(src Getter, ref objstore.Ref, size int64) *Reader {
+func (c *Cache) OpenReader(src Getter, ref objstore.Ref, o objstore.Object) *Reader {
 	key := Key{Store: c.cfg.StoreID, Bucket: ref.Bucket, Key: ref.Key, ETag: ref.ETag}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Reader{
-		c: c, src: src, ref: ref, size: max(size, 0), ctx: ctx, cancel: cancel,
-		win:  window{block: c.cfg.BlockBytes, size: max(size, 0)},
+		c: c, src: src, ref: ref, size: max(o.Size, 0), ctx: ctx, cancel: cancel,
+		win:  window{block: c.cfg.BlockBytes, size: max(o.Size, 0)},
 		held: map[int64]*Block{},
 	}
+	r.tally = newTally(r.path(), o, c.cfg.BlockBytes)
 	for i := range r.recent {
 		r.recent[i] = -1
 	}
@@ -55,6 +57,8 @@ func (c *Cache) OpenReader(src Getter, ref objstore.Ref, size int64) *Reader {
 	if ref.ETag == "" {
 		c.views++
 		key.View = fmt.Sprintf("handle %d", c.views)
+	} else if view := c.damaged[key]; view > 0 {
+		key.View = fmt.Sprintf("again %d", view)
 	}
 	r.key = key
 	r.name = key.appendName(nil)
@@ -75,9 +79,10 @@ func (r *Reader) Ref() objstore.Ref { return r.ref }
 // share goes on.
 //
 // Errors: kind Stale when the store has another version by now, Integrity when
-// its answer contradicts the version's length or ETag, TooLarge when n exceeds
+// its answer contradicts the version's length or ETag, and from the read on
+// that completes the object when its checksum is another; TooLarge when n exceeds
 // [Cache.MaxRead], Canceled after Close or with ctx, and what the Getter says.
-// An error is not remembered: the next read asks again.
+// No other error is remembered: the next read asks again.
 func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
 	if off < 0 || n < 0 {
 		return nil, &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.InvalidRange, Err: fmt.Errorf("%d bytes at %d", n, off)}
@@ -89,6 +94,9 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
 	if n > r.c.MaxRead() {
 		return nil, &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.TooLarge, Err: fmt.Errorf("%d bytes at once, the memory budget allows %d", n, r.c.MaxRead())}
 	}
+	if err := r.tally.damaged(); err != nil {
+		return nil, err
+	}
 	g := grant{budget: r.c.pool.budget}
 	defer g.close()
 	for {
@@ -97,7 +105,11 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
 			return nil, err
 		}
 		r.prefetch(off, n)
-		if err = s.wait(ctx, off, r.c.cfg.BlockBytes); err == nil {
+		err = s.wait(ctx, off, r.c.cfg.BlockBytes)
+		if err == nil {
+			err = r.count(s, off+int64(n))
+		}
+		if err == nil {
 			r.keep(s)
 			r.c.stats.read.Add(int64(n))
 			return s, nil
@@ -249,6 +261,29 @@ func (r *Reader) prefetch(off int64, n int) {
 			return
 		}
 	}
+}
+
+// count tells the tally of the blocks that a read up to end has come to the
+// end of. When the object turns out to be damaged, the next reader asks for all
+// of it anew.
+func (r *Reader) count(s *Span, end int64) error {
+	for _, b := range s.blocks {
+		from := b.key.Index * r.c.cfg.BlockBytes
+		if from+int64(len(b.data)) > end {
+			continue
+		}
+		if err := r.tally.add(from, b.data); err != nil {
+			key := r.key
+			key.View = ""
+			r.c.mu.Lock()
+			r.c.views++
+			r.c.damaged[key] = r.c.views
+			r.c.mu.Unlock()
+			r.relieve()
+			return err
+		}
+	}
+	return nil
 }
 
 // keep notes that the blocks of a span were read, and lets go of held blocks

@@ -22,7 +22,7 @@ import (
 func TestReadAtEnds(t *testing.T) {
 	c := testCache(t, Config{})
 	f := newFake(200_000, 1)
-	r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+	r := c.OpenReader(f, f.ref(), f.object())
 	defer r.Close()
 	for _, tc := range []struct {
 		name string
@@ -47,7 +47,7 @@ func TestReadAtEnds(t *testing.T) {
 	_, err := r.ReadAt(t.Context(), -1, 1)
 	require.ErrorIs(t, err, objstore.InvalidRange)
 	big := newFake(c.MaxRead()+1, 1)
-	rb := c.OpenReader(big, objstore.Ref{Key: "big", ETag: "v1"}, int64(len(big.data)))
+	rb := c.OpenReader(big, objstore.Ref{Key: "big", ETag: "v1"}, big.object())
 	defer rb.Close()
 	_, err = rb.ReadAt(t.Context(), 0, c.MaxRead()+1)
 	require.ErrorIs(t, err, objstore.TooLarge)
@@ -68,7 +68,7 @@ func TestReadAtEnds(t *testing.T) {
 func TestSpanStaysAfterReaderAndEviction(t *testing.T) {
 	c := testCache(t, Config{MemoryBytes: 16 * 64 << 10})
 	f := newFake(64*64<<10, 2)
-	r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+	r := c.OpenReader(f, f.ref(), f.object())
 	s, err := r.ReadAt(t.Context(), 1000, 64<<10)
 	require.NoError(t, err)
 	for off := int64(0); off < int64(len(f.data)); off += 64 << 10 {
@@ -109,7 +109,7 @@ func TestReaderModel(t *testing.T) {
 			}
 			var wg sync.WaitGroup
 			for h := range 3 {
-				r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+				r := c.OpenReader(f, f.ref(), f.object())
 				defer r.Close()
 				for g := range 3 {
 					wg.Go(func() {
@@ -155,7 +155,7 @@ func TestManyReadersTinyBudget(t *testing.T) {
 	for i := range 64 {
 		f := newFake(700_000, uint64(i))
 		f.piece = 20_000
-		r := c.OpenReader(f, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, int64(len(f.data)))
+		r := c.OpenReader(f, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, f.object())
 		wg.Go(func() {
 			defer r.Close()
 			for off := int64(0); off < r.Size(); off += 50_000 {
@@ -193,7 +193,7 @@ func TestReadsPassStuckStages(t *testing.T) {
 		s.mu.Lock() // busy for ever: relieve passes by
 	}
 	f := newFake(64*64<<10, 4)
-	r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+	r := c.OpenReader(f, f.ref(), f.object())
 	for off := int64(0); off < r.Size(); off += 100_000 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		s, err := r.ReadAt(ctx, off, 100_000)
@@ -214,7 +214,7 @@ func TestReaderWaitsForItsBytesOnly(t *testing.T) {
 		f := newFake(64<<10, 5)
 		f.piece = 1 << 10
 		f.fault = func(_ int, a *answer) { a.stallAt = 10 << 10 }
-		r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+		r := c.OpenReader(f, f.ref(), f.object())
 		got, err := readAll(r, 100, 9000)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(want(f, 100, 9000), got))
@@ -241,12 +241,12 @@ func TestSingleFlight(t *testing.T) {
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		var gaveUp error
-		first := c.OpenReader(f, f.ref(), int64(len(f.data)))
+		first := c.OpenReader(f, f.ref(), f.object())
 		wg.Go(func() { _, gaveUp = first.ReadAt(ctx, 0, 100) }) // it starts the fetch
 		synctest.Wait()
 		for range 10 {
 			wg.Go(func() {
-				r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+				r := c.OpenReader(f, f.ref(), f.object())
 				defer r.Close()
 				got, err := readAll(r, 0, 1000)
 				if err != nil || !bytes.Equal(got, f.data[:1000]) {
@@ -264,7 +264,7 @@ func TestSingleFlight(t *testing.T) {
 		require.NoError(t, first.Close())
 
 		// And afterwards it is cached.
-		r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+		r := c.OpenReader(f, f.ref(), f.object())
 		_, err := readAll(r, 5000, 1000)
 		require.NoError(t, err)
 		require.EqualValues(t, 1, f.gets.Load())
@@ -286,8 +286,8 @@ func TestClosedReaderLeavesOthersReading(t *testing.T) {
 				a.stallAt = 1
 			}
 		}
-		a := c.OpenReader(f, f.ref(), int64(len(f.data)))
-		b := c.OpenReader(f, f.ref(), int64(len(f.data)))
+		a := c.OpenReader(f, f.ref(), f.object())
+		b := c.OpenReader(f, f.ref(), f.object())
 		var errA, errB error
 		var got []byte
 		go func() { _, errA = a.ReadAt(t.Context(), 0, 100) }()
@@ -336,7 +336,7 @@ func TestReaderFaults(t *testing.T) {
 					tc.fault(a)
 				}
 			}
-			r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+			r := c.OpenReader(f, f.ref(), f.object())
 			defer r.Close()
 			for range 2 {
 				_, err := readAll(r, 0, 100_000)
@@ -360,7 +360,7 @@ func TestFailureReachesEveryWaiter(t *testing.T) {
 		f := newFake(64<<10, 9)
 		f.delay = time.Second
 		f.fault = func(n int, a *answer) { a.err = errCut }
-		r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+		r := c.OpenReader(f, f.ref(), f.object())
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
@@ -382,7 +382,7 @@ func TestSequentialReadsKeepRangesInFlight(t *testing.T) {
 		c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: 256 << 20})
 		f := newFake(100<<20, 10)
 		f.delay = 20 * time.Millisecond
-		r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+		r := c.OpenReader(f, f.ref(), f.object())
 		start := time.Now()
 		for off := int64(0); off < r.Size(); off += 128 << 10 {
 			got, err := readAll(r, off, 128<<10)
@@ -407,7 +407,7 @@ func TestSequentialReadsKeepRangesInFlight(t *testing.T) {
 func TestRandomReadsFetchNeededBlocksOnly(t *testing.T) {
 	c := testCache(t, Config{BlockBytes: 64 << 10, MemoryBytes: 64 << 20})
 	f := newFake(32<<20, 11)
-	r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+	r := c.OpenReader(f, f.ref(), f.object())
 	defer r.Close()
 	for i := range 64 {
 		_, err := readAll(r, int64(i*37%64)*(512<<10)+4096, 4096)
@@ -420,9 +420,9 @@ func TestVersionsDoNotMix(t *testing.T) {
 	c := testCache(t, Config{})
 	old, cur := newFake(50_000, 12), newFake(50_000, 13)
 	cur.etag = "v2"
-	a := c.OpenReader(old, old.ref(), 50_000)
+	a := c.OpenReader(old, old.ref(), objectOf(50_000))
 	defer a.Close()
-	b := c.OpenReader(cur, cur.ref(), 50_000)
+	b := c.OpenReader(cur, cur.ref(), objectOf(50_000))
 	defer b.Close()
 	for range 2 {
 		got, err := readAll(a, 0, 50_000)
@@ -435,7 +435,7 @@ func TestVersionsDoNotMix(t *testing.T) {
 	// Without a version nothing is shared.
 	for _, f := range []*fakeStore{old, cur} {
 		f.etag = ""
-		r := c.OpenReader(f, f.ref(), 50_000)
+		r := c.OpenReader(f, f.ref(), objectOf(50_000))
 		got, err := readAll(r, 0, 50_000)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(f.data, got))
@@ -453,7 +453,7 @@ func TestCloseEndsGoroutines(t *testing.T) {
 			a.stallAt = 1
 		}
 	}
-	r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+	r := c.OpenReader(f, f.ref(), f.object())
 	for off := int64(0); off < 128<<10; off += 4096 {
 		_, err := readAll(r, off, 4096)
 		require.NoError(t, err)
@@ -476,7 +476,7 @@ func TestCloseEndsGoroutines(t *testing.T) {
 func BenchmarkReadAtHit(b *testing.B) {
 	c := testCache(b, Config{BlockBytes: 1 << 20, MemoryBytes: 64 << 20})
 	f := newFake(8<<20, 15)
-	r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+	r := c.OpenReader(f, f.ref(), f.object())
 	defer r.Close()
 	_, err := readAll(r, 0, 1<<20)
 	require.NoError(b, err)
@@ -498,7 +498,7 @@ func BenchmarkReadSequentialCold(b *testing.B) {
 	b.SetBytes(int64(len(f.data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+		r := c.OpenReader(f, f.ref(), f.object())
 		for off := int64(0); off < r.Size(); off += 128 << 10 {
 			s, err := r.ReadAt(context.Background(), off, 128<<10)
 			if err != nil {

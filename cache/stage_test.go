@@ -57,7 +57,7 @@ func TestStageModel(t *testing.T) {
 			var base Base
 			model := []byte{}
 			if tc.base > 0 {
-				r := c.OpenReader(f, f.ref(), int64(tc.base))
+				r := c.OpenReader(f, f.ref(), objectOf(int64(tc.base)))
 				defer r.Close()
 				base = r
 				model = bytes.Clone(f.data)
@@ -346,7 +346,7 @@ func readOnly(t *testing.T, disk *os.File) *os.File {
 func TestStageConcurrent(t *testing.T) {
 	c := testCache(t, Config{})
 	f := newFake(2_000_000, 24)
-	r := c.OpenReader(f, f.ref(), int64(len(f.data)))
+	r := c.OpenReader(f, f.ref(), f.object())
 	defer r.Close()
 	s, err := c.NewStage(r, r.Size())
 	require.NoError(t, err)
@@ -391,7 +391,7 @@ func TestStagesAndReadersTinyBudget(t *testing.T) {
 		f := newFake(600_000, uint64(i))
 		f.piece = 30_000
 		wg.Go(func() {
-			r := c.OpenReader(f, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, int64(len(f.data)))
+			r := c.OpenReader(f, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, f.object())
 			defer r.Close()
 			s, err := c.NewStage(r, r.Size())
 			if err != nil {

@@ -255,7 +255,7 @@ func (n *file) toStage(ctx context.Context) error {
 	} else {
 		ref := c.base.Ref(n.bucket.Name())
 		ref.Key = n.key()
-		c.under = n.fsys.cfg.Cache.OpenReader(n.bucket, ref, c.base.Size)
+		c.under = n.fsys.cfg.Cache.OpenReader(n.bucket, ref, *c.base)
 		stage, err := n.fsys.cfg.Cache.NewStage(c.under, c.base.Size)
 		if err != nil {
 			c.under.Close()

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -52,7 +53,7 @@ func (h *handle) readerOf(o objstore.Object, version uint64) *cache.Reader {
 		ref := o.Ref(h.file.bucket.Name())
 		ref.Key = h.file.key()
 		h.version = version
-		h.reader = h.file.fsys.cfg.Cache.OpenReader(h.file.bucket, ref, o.Size)
+		h.reader = h.file.fsys.cfg.Cache.OpenReader(h.file.bucket, ref, o)
 	} else {
 		old = nil
 	}
@@ -95,6 +96,9 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 			continue // a commit or a rename of ours took the version away
 		}
 		if err != nil {
+			if errors.Is(err, objstore.Integrity) {
+				n.distrustPages()
+			}
 			return nil, n.fsys.errno("read", n.path(), err)
 		}
 		if span.Len() == 0 {
@@ -104,6 +108,15 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 		}
 		return reply{span}, 0
 	}
+}
+
+// distrustPages drops what the kernel has of a file that turned out to be
+// damaged on its way here: it may have been handed some of it before.
+func (n *file) distrustPages() {
+	n.mu.Lock()
+	n.cached = ""
+	n.mu.Unlock()
+	n.fsys.notes.contentChanged(n.EmbeddedInode())
 }
 
 // reply hands pinned blocks to the kernel without a copy.

@@ -1,0 +1,128 @@
+package cache
+
+import (
+	"hash/crc32"
+	"hash/crc64"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"coffer/objstore"
+)
+
+// stored is what the store says of the fake's object, with a checksum.
+func (f *fakeStore) stored(c objstore.CRC) objstore.Object {
+	o := f.object()
+	sum := crc64.Checksum(f.data, crc64.MakeTable(c.Poly))
+	if c.Bits == 32 {
+		sum = uint64(crc32.Checksum(f.data, crc32.MakeTable(uint32(c.Poly))))
+	}
+	o.Checksum, o.ChecksumOfWhole = c.Name+":"+c.Text(sum), true
+	return o
+}
+
+// Whoever reads all of an object learns that a bit of a range was flipped, by
+// the last read at the latest, in whatever order the reads come; and the next
+// reader does not meet the damaged bytes.
+func TestFlippedBitOfARangeIsNoticed(t *testing.T) {
+	const piece = 32 << 10
+	for _, crc := range objstore.CRCs {
+		for name, order := range map[string]func(n int) []int{
+			"forward":  func(n int) []int { return ascending(n) },
+			"shuffled": func(n int) []int { return rand.Perm(n) },
+		} {
+			t.Run(crc.Name+" "+name, func(t *testing.T) {
+				c := testCache(t, Config{})
+				f := newFake(400_000, 3)
+				pieces := order((len(f.data) + piece - 1) / piece)
+				f.fault = func(n int, a *answer) { a.flip = n == 2 }
+				r := c.OpenReader(f, f.ref(), f.stored(crc))
+				var err error
+				for _, p := range pieces {
+					if _, err = readAll(r, int64(p)*piece, piece); err != nil {
+						break
+					}
+				}
+				require.ErrorIs(t, err, objstore.Integrity)
+				require.ErrorContains(t, err, "b/k")
+				_, err = readAll(r, 0, 10)
+				require.ErrorIs(t, err, objstore.Integrity, "the handle keeps its error")
+				require.NoError(t, r.Close())
+
+				r = c.OpenReader(f, f.ref(), f.stored(crc))
+				defer r.Close()
+				got, err := readAll(r, 0, len(f.data))
+				require.NoError(t, err)
+				require.Equal(t, f.data, got)
+			})
+		}
+	}
+}
+
+func ascending(n int) []int {
+	p := make([]int, n)
+	for i := range p {
+		p[i] = i
+	}
+	return p
+}
+
+func TestTallyComparesOnlyWhatWasRead(t *testing.T) {
+	c := testCache(t, Config{})
+	f := newFake(400_000, 4)
+	o := f.stored(objstore.CRCs[0])
+	wrong := o
+	wrong.Checksum = "CRC32:AAAAAA=="
+	for _, tt := range []struct {
+		name string
+		o    objstore.Object
+		n    int
+		want error
+	}{
+		{"all, right", o, len(f.data), nil},
+		{"all, wrong", wrong, len(f.data), objstore.Integrity},
+		{"all but the last byte", wrong, len(f.data) - 1, nil},
+		{"no checksum", f.object(), len(f.data), nil},
+	} {
+		r := c.OpenReader(f, f.ref(), tt.o)
+		_, err := readAll(r, 0, tt.n)
+		if tt.want == nil {
+			require.NoError(t, err, tt.name)
+		} else {
+			require.ErrorIs(t, err, tt.want, tt.name)
+		}
+		require.NoError(t, r.Close())
+	}
+}
+
+// A million reads here and there cost no memory for ever.
+func TestTallyGivesUp(t *testing.T) {
+	f := newFake(1_000_000, 5)
+	o := f.stored(objstore.CRCs[0])
+	o.Size = 1 << 40
+	y := newTally("b/k", o, 100)
+	for i := range int64(2 * maxRuns) {
+		require.NoError(t, y.add(200*i, f.data[:100]))
+		require.LessOrEqual(t, len(y.runs), maxRuns)
+	}
+	require.Nil(t, y.runs)
+}
+
+func BenchmarkTally(b *testing.B) {
+	f := newFake(1<<20, 6)
+	for _, crc := range objstore.CRCs {
+		b.Run(crc.Name, func(b *testing.B) {
+			o := f.stored(crc)
+			o.Size = 1 << 60
+			y := newTally("b/k", o, 1<<20)
+			b.SetBytes(1 << 20)
+			b.ReportAllocs()
+			off := int64(0)
+			for b.Loop() {
+				_ = y.add(off, f.data)
+				off += 1 << 20
+			}
+		})
+	}
+}

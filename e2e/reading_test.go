@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"coffer/objstore/emulator"
 )
 
 func TestHandleReadsOneVersion(t *testing.T) {
@@ -115,4 +118,28 @@ func TestPageCacheKeptWhileUnchanged(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond)
 	client(t, m.env).put(t, "bucket", "f", "changed")
 	want(t, m.path("bucket", "f"), "changed")
+}
+
+// A flipped bit of a range is noticed when the file has been read, also when
+// the kernel has kept some of it; the next read has the right bytes.
+func TestFlippedBitIsAnError(t *testing.T) {
+	for _, args := range [][]string{nil, {"--read-only"}} {
+		t.Run(fmt.Sprint(args), func(t *testing.T) {
+			m, s := bucketMount(t)
+			data := random(t, 40<<20)
+			must(t, os.WriteFile(m.path("bucket", "f"), data, 0o644))
+			m.stop()
+			m.start(args...)
+			s.Inject(emulator.Fault{Verb: "GetObject", KeyPattern: "f", FlipBit: true, Nth: 3})
+			_, err := os.ReadFile(m.path("bucket", "f"))
+			wantErrno(t, "reading a file with a flipped bit", err, syscall.EIO)
+			if !strings.Contains(m.log.String(), "CRC32") {
+				t.Errorf("the log does not say what was wrong:\n%s", m.log)
+			}
+			got, err := os.ReadFile(m.path("bucket", "f"))
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("the next read: %d bytes, right: %v, %v", len(got), bytes.Equal(got, data), err)
+			}
+		})
+	}
 }

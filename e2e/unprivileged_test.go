@@ -70,6 +70,11 @@ func TestMainJobUnprivileged(t *testing.T) {
 			}
 		}
 	})
+	// A mount that its own user may not enter is refused, and gone again.
+	do(`out=$("$COFFER" mount --uid 1234 --umask 077 "$MNT" 2>&1) && exit 1; case $out in *--umask*) ;; *) echo "$out"; exit 1 ;; esac`)
+	if mounted(mnt) {
+		t.Fatal("still mounted after the mount failed")
+	}
 	do(`"$COFFER" mount "$MNT"`) // returns: it detaches
 	if os.Getuid() == 0 {
 		if _, err := os.ReadDir(mnt); err == nil {

@@ -2,11 +2,14 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
@@ -43,7 +46,7 @@ func Mount(ctx context.Context, mountpoint string, cfg Config) (*Mounted, error)
 		fsys.close()
 		return nil, err
 	}
-	server, err := gofuse.Mount(mountpoint, top, options(cfg))
+	server, err := serve(mountpoint, top, options(cfg))
 	if err != nil {
 		fsys.close()
 		return nil, err
@@ -55,6 +58,23 @@ func Mount(ctx context.Context, mountpoint string, cfg Config) (*Mounted, error)
 		close(m.ended)
 	}()
 	return m, nil
+}
+
+// serve mounts and returns when the kernel's first questions are answered. It
+// is [gofuse.Mount], but leaves no mount behind when it fails.
+func serve(mountpoint string, top gofuse.InodeEmbedder, opts *gofuse.Options) (*fuse.Server, error) {
+	server, err := fuse.NewServer(gofuse.NewNodeFS(top, opts), mountpoint, &opts.MountOptions)
+	if err != nil {
+		return nil, err
+	}
+	go server.Serve()
+	if err := server.WaitMount(); err != nil {
+		if errors.Is(err, syscall.EACCES) {
+			err = fmt.Errorf("user %d may not enter the mount, by its owner and permissions (--uid, --gid, --umask): %w", os.Getuid(), err)
+		}
+		return nil, errors.Join(err, server.Unmount())
+	}
+	return server, nil
 }
 
 // top returns the root inode.

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"coffer/objstore/emulator"
 	"coffer/objstore/storetest"
 )
@@ -239,10 +241,11 @@ func (m *mount) start(args ...string) {
 }
 
 // serves reports whether a living coffer file system is at dir; the mount of
-// a daemon that was killed is still there, and answers nothing.
+// a daemon that was killed is still there, and answers nothing. It may be taken
+// away between the two looks: then the answer is of the directory below.
 func serves(dir string) bool {
 	var st syscall.Statfs_t
-	return mounted(dir) && syscall.Statfs(dir, &st) == nil
+	return mounted(dir) && syscall.Statfs(dir, &st) == nil && st.Type == unix.FUSE_SUPER_MAGIC
 }
 
 // mounted reports whether a coffer file system is at dir.
@@ -372,6 +375,8 @@ type status struct {
 type cacheStats struct {
 	Hits, Misses, Joins int64
 	ReadBytes           int64 `json:"read_bytes"`
+	BudgetBytes         int64 `json:"budget_bytes"`
+	CachedBytes         int64 `json:"cached_bytes"`
 }
 
 // reads returns how many bytes the daemon was asked for.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -41,6 +42,36 @@ func TestKernelCapabilities(t *testing.T) {
 	}
 	if strings.Contains(m.log.String(), "splice") || strings.Contains(m.log.String(), "trySplice") {
 		t.Error("replies are spliced")
+	}
+}
+
+// A reply pins the blocks that it is made of until the kernel has its copy
+// (ReadResult.Done): were one kept, a small budget would be used up soon.
+func TestRepliesGiveTheirBlocksBack(t *testing.T) {
+	s := startEmulator(t, "aws")
+	other := client(t, s.Env())
+	other.makeBucket(t, "bucket")
+	other.put(t, "bucket", "f", string(random(t, 160<<20)))
+	m := mountStore(t, s.Env(), "--memory", "64MiB", "--read-only")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 2 {
+		if out, err := exec.CommandContext(ctx, "cksum", m.path("bucket", "f")).CombinedOutput(); err != nil {
+			t.Fatalf("cksum: %v\n%s", err, out)
+		}
+	}
+	// What is counted and not cached is held by nobody once all is closed; the
+	// kernel tells of a close later.
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		st := m.status()
+		if st.OpenHandles == 0 && st.Cache.BudgetBytes == st.Cache.CachedBytes {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d handles are open, %d bytes in use, %d of them cached", st.OpenHandles, st.Cache.BudgetBytes, st.Cache.CachedBytes)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

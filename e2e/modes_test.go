@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,7 +147,9 @@ func TestCustomerKeys(t *testing.T) {
 	must(t, err)
 	logs.Write(args)
 	environ, err := os.ReadFile("/proc/" + pidOf(m) + "/environ")
-	must(t, err)
+	if !errors.Is(err, fs.ErrPermission) || os.Getuid() == 0 {
+		must(t, err) // a process that leaves no core shows its own user nothing
+	}
 	logs.Write(environ)
 	end()
 

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -339,4 +341,28 @@ func TestFstabOptions(t *testing.T) {
 			t.Errorf("a read-only mount sent %s %s/%s", r.Verb, r.Bucket, r.Key)
 		}
 	}
+}
+
+// TestSystemdIsTold plays the service manager of a unit with Type=notify:
+// it is told that the mount serves, and that it ends.
+func TestSystemdIsTold(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	must(t, err)
+	defer manager.Close()
+	must(t, manager.SetReadDeadline(time.Now().Add(30*time.Second)))
+	hears := func(what string) {
+		t.Helper()
+		buf := make([]byte, 4096)
+		n, err := manager.Read(buf)
+		must(t, err)
+		if !slices.Contains(strings.Split(string(buf[:n]), "\n"), what) {
+			t.Errorf("the service manager is told %q, want %q", buf[:n], what)
+		}
+	}
+	s := startEmulator(t, "aws")
+	m := mountStore(t, append(s.Env(), "NOTIFY_SOCKET="+socket))
+	hears("READY=1")
+	m.stop()
+	hears("STOPPING=1")
 }

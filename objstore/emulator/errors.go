@@ -27,6 +27,7 @@ func (e *apiError) Error() string { return fmt.Sprintf("%s (%d): %s", e.Code, e.
 // responses": those that this server answers with by itself and those that a
 // [Fault] may name by Code alone.
 var statusOf = map[string]int{
+	"AccessControlListNotSupported":      http.StatusBadRequest,
 	"AccessDenied":                       http.StatusForbidden,
 	"AuthorizationHeaderMalformed":       http.StatusBadRequest,
 	"AuthorizationQueryParametersError":  http.StatusBadRequest,

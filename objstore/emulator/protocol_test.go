@@ -50,9 +50,9 @@ func TestUnknownIsRefused(t *testing.T) {
 	s, c := bucketOn(t, emulator.Config{})
 	put(t, c, "k", []byte("safe"))
 	for _, tc := range []struct{ method, target string }{
-		{"PUT", "/bucket/k?renameObject"}, {"PUT", "/bucket/k?encryption"}, {"PUT", "/bucket/k?append&position=4"}, {"PUT", "/bucket/k?acl"},
+		{"PUT", "/bucket/k?renameObject"}, {"PUT", "/bucket/k?encryption"}, {"PUT", "/bucket/k?append&position=4"},
 		{"PUT", "/bucket/k?partNumber=1"}, {"PUT", "/bucket/k?unheardOf"}, {"DELETE", "/bucket/k?unheardOf"}, {"GET", "/bucket/k?torrent"},
-		{"GET", "/bucket?policy"}, {"PUT", "/bucket?policy"}, {"DELETE", "/bucket?lifecycle"}, {"PUT", "/bucket?object-lock"}, {"GET", "/bucket?acl"},
+		{"GET", "/bucket?policy"}, {"PUT", "/bucket?policy"}, {"DELETE", "/bucket?lifecycle"}, {"PUT", "/bucket?object-lock"},
 		{"POST", "/bucket/k?select&select-type=2"}, {"POST", "/bucket"}, {"PATCH", "/bucket/k"}, {"POST", "/"}, {"DELETE", "/"},
 	} {
 		t.Run(tc.method+" "+tc.target, func(t *testing.T) {
@@ -239,4 +239,22 @@ func TestRequestLog(t *testing.T) {
 	require.Equal(t, []string{"PutObject bucket/k PUT 200  5 false", "GetObject bucket/k GET 200  0 true", "GetObject bucket/absent GET 404 NoSuchKey 0 true"}, lines)
 	s.ResetRequests()
 	require.Empty(t, s.Requests())
+}
+
+// ACLs are shown and cannot be set, as in every bucket that S3 makes today.
+func TestACL(t *testing.T) {
+	_, c := bucketOn(t, emulator.Config{})
+	put(t, c, "k", []byte("data"))
+	acl, err := c.GetObjectAcl(t.Context(), &s3.GetObjectAclInput{Bucket: aws.String("bucket"), Key: aws.String("k")})
+	require.NoError(t, err)
+	require.Len(t, acl.Grants, 1)
+	require.Equal(t, types.PermissionFullControl, acl.Grants[0].Permission)
+	require.Equal(t, types.TypeCanonicalUser, acl.Grants[0].Grantee.Type)
+	require.Equal(t, acl.Owner.ID, acl.Grants[0].Grantee.ID)
+	_, err = c.GetBucketAcl(t.Context(), &s3.GetBucketAclInput{Bucket: aws.String("bucket")})
+	require.NoError(t, err)
+	_, err = c.PutObjectAcl(t.Context(), &s3.PutObjectAclInput{Bucket: aws.String("bucket"), Key: aws.String("k"), ACL: types.ObjectCannedACLPublicRead})
+	require.ErrorContains(t, err, "AccessControlListNotSupported")
+	_, err = c.GetObjectAcl(t.Context(), &s3.GetObjectAclInput{Bucket: aws.String("bucket"), Key: aws.String("absent")})
+	require.ErrorContains(t, err, "NoSuchKey")
 }

@@ -228,6 +228,13 @@ func (b *bucket) proveNow(ctx context.Context, want ask) (proved, error) {
 	case err == nil:
 	case plainErr != nil:
 		return proved{}, plainErr // refused both times: the first says why
+	case refusesSSE(err) && mode == objstore.ModeSSES3:
+		// Scality 7.4 takes no header and encrypts by the bucket.
+		if enc, err = sc.putAndLook(ctx, ask{}); err != nil {
+			return proved{}, err
+		}
+		b.learn(ctx, sc, ask{})
+		return proved{enc: enc}, nil
 	case refusesSSE(err):
 		enc = none
 	default:

@@ -2,6 +2,8 @@ package storetest_test
 
 import (
 	"bytes"
+	"os"
+	"slices"
 	"testing"
 
 	"coffer/objstore"
@@ -24,90 +26,116 @@ func customerKeys(t *testing.T) []s3store.CustomerKey {
 	return keys
 }
 
-// runModes runs all verbs of a mode against srv.
-func runModes(t *testing.T, srv *storetest.Server, cfg storetest.ModesConfig) {
-	t.Helper()
-	runModesOn(t, srv.Name, srv.Env(), srv.CAFile, cfg)
+// modeTarget is a server and what it can do.
+type modeTarget struct {
+	name string
+	// modes are what it has; of the others it is seen that they are refused.
+	modes []objstore.Mode
+	// start returns what a client needs to know; keys are those of its KMS.
+	start func(t *testing.T) (env []string, caFile string, keys []string)
 }
 
-func runModesOn(t *testing.T, server string, env []string, caFile string, cfg storetest.ModesConfig) {
-	t.Helper()
-	ring := customerKeys(t)
-	cfg.Server = server
-	if cfg.Mode == objstore.ModeSSEC {
-		cfg.Keys = []string{ring[0].MD5(), ring[1].MD5()}
-	}
-	cfg.Open = func(t *testing.T, policy objstore.Encryption, keys ...int) objstore.Store {
-		c := s3store.Config{CAFile: caFile, Rules: []s3store.Rule{{Pattern: "*", Encryption: policy}}}
-		if policy.Mode == objstore.ModeNone {
-			c.AllowUnencrypted = true
-		}
-		for _, i := range keys {
-			c.CustomerKeys = append(c.CustomerKeys, ring[i])
-		}
-		return openS3(t, env, c)
-	}
-	t.Logf("\n%s", storetest.ModeTable(storetest.RunModes(t, cfg)))
-}
+var allModes = []objstore.Mode{objstore.ModeSSES3, objstore.ModeSSEKMS, objstore.ModeDSSEKMS, objstore.ModeSSEC}
 
-func TestModesMinIO(t *testing.T) {
-	srv := storetest.StartMinIO(t)
-	t.Run("SSE-S3", func(t *testing.T) { runModes(t, srv, storetest.ModesConfig{Mode: objstore.ModeSSES3}) })
-	t.Run("SSE-KMS", func(t *testing.T) {
-		runModes(t, srv, storetest.ModesConfig{Mode: objstore.ModeSSEKMS, Keys: []string{"demo-key"}})
-	})
-	t.Run("DSSE-KMS", func(t *testing.T) {
-		runModes(t, srv, storetest.ModesConfig{Mode: objstore.ModeDSSEKMS, Keys: []string{"demo-key"}, Cannot: true})
-	})
-	t.Run("SSE-C", func(t *testing.T) { // only over https
-		runModes(t, srv, storetest.ModesConfig{Mode: objstore.ModeSSEC, Cannot: true})
-	})
-}
-
-func TestModesMinIOTLS(t *testing.T) {
-	srv := storetest.StartMinIOTLS(t)
-	runModes(t, srv, storetest.ModesConfig{Mode: objstore.ModeSSEC})
-}
-
-func TestModesVersityGW(t *testing.T) {
-	srv := storetest.StartVersityGW(t)
-	for _, mode := range []objstore.Mode{objstore.ModeSSES3, objstore.ModeSSEKMS, objstore.ModeDSSEKMS, objstore.ModeSSEC} {
-		t.Run(string(mode), func(t *testing.T) {
-			cfg := storetest.ModesConfig{Mode: mode, Cannot: true}
-			if mode == objstore.ModeSSEKMS || mode == objstore.ModeDSSEKMS {
-				cfg.Keys = []string{"demo-key"}
-			}
-			runModes(t, srv, cfg)
-		})
-	}
-}
-
-// TestModesEmulator runs every mode: the emulator is the only server here that
-// has two layers of KMS encryption, and two keys of a KMS.
-func TestModesEmulator(t *testing.T) {
-	e, err := emulator.New(emulator.Config{Dir: storetest.DataDir(t), AllowSSECOverHTTP: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
-	if err := e.Listen("127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	var keys []string
-	for _, alias := range []string{"alias/first", "alias/second"} {
-		arn, err := e.CreateKMSKey(alias)
+// startModes starts an emulator with two KMS keys.
+func startModes(dialect string) func(t *testing.T) (env []string, caFile string, keys []string) {
+	return func(t *testing.T) (env []string, caFile string, keys []string) {
+		e, err := emulator.New(emulator.Config{Dir: storetest.DataDir(t), Dialect: dialect, AllowSSECOverHTTP: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		keys = append(keys, arn)
-	}
-	for _, mode := range []objstore.Mode{objstore.ModeSSES3, objstore.ModeSSEKMS, objstore.ModeDSSEKMS, objstore.ModeSSEC} {
-		t.Run(string(mode), func(t *testing.T) {
-			cfg := storetest.ModesConfig{Mode: mode}
-			if mode == objstore.ModeSSEKMS || mode == objstore.ModeDSSEKMS {
-				cfg.Keys = keys
+		t.Cleanup(func() { e.Close() })
+		if err := e.Listen("127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		for _, alias := range []string{"alias/first", "alias/second"} {
+			arn, err := e.CreateKMSKey(alias)
+			if err != nil {
+				t.Fatal(err)
 			}
-			runModesOn(t, "emulator", e.Env(), "", cfg)
-		})
+			keys = append(keys, arn)
+		}
+		return e.Env(), "", keys
 	}
+}
+
+// TestModes runs all verbs of all modes on all servers, and keeps the page that
+// shows the outcome.
+func TestModes(t *testing.T) {
+	server := func(start func(testing.TB) *storetest.Server) func(t *testing.T) (env []string, caFile string, keys []string) {
+		return func(t *testing.T) (env []string, caFile string, keys []string) {
+			srv := start(t)
+			return srv.Env(), srv.CAFile, []string{"demo-key"}
+		}
+	}
+	var rows []storetest.ModeRow
+	complete := true
+	for _, target := range []modeTarget{
+		// The only server here with two layers of KMS encryption, and with
+		// two keys of a KMS.
+		{name: "emulator aws", modes: allModes, start: startModes("aws")},
+		{name: "emulator scality", modes: allModes[:2], start: startModes("scality")},
+		{name: "emulator scality74", modes: allModes[:1], start: startModes("scality74")},
+		{name: "MinIO http", modes: allModes[:2], start: server(storetest.StartMinIO)}, // SSE-C only over https
+		{name: "MinIO https", modes: []objstore.Mode{objstore.ModeSSES3, objstore.ModeSSEKMS, objstore.ModeSSEC}, start: server(storetest.StartMinIOTLS)},
+		{name: "versitygw", start: server(storetest.StartVersityGW)},
+	} {
+		ran := t.Run(target.name, func(t *testing.T) {
+			env, caFile, keys := target.start(t)
+			for _, mode := range allModes {
+				t.Run(string(mode), func(t *testing.T) {
+					cfg := storetest.ModesConfig{Server: target.name, Mode: mode, Cannot: !slices.Contains(target.modes, mode)}
+					ring := customerKeys(t)
+					switch mode {
+					case objstore.ModeSSEKMS, objstore.ModeDSSEKMS:
+						cfg.Keys = keys
+					case objstore.ModeSSEC:
+						cfg.Keys = []string{ring[0].MD5(), ring[1].MD5()}
+					}
+					cfg.Open = func(t *testing.T, policy objstore.Encryption, keys ...int) objstore.Store {
+						c := s3store.Config{CAFile: caFile, Rules: []s3store.Rule{{Pattern: "*", Encryption: policy}}}
+						if policy.Mode == objstore.ModeNone {
+							c.AllowUnencrypted = true
+						}
+						for _, i := range keys {
+							c.CustomerKeys = append(c.CustomerKeys, ring[i])
+						}
+						return openS3(t, env, c)
+					}
+					rows = append(rows, storetest.RunModes(t, cfg)...)
+				})
+			}
+		})
+		complete = complete && ran
+	}
+	seen := map[string]bool{}
+	for _, r := range rows {
+		seen[r.Server+string(r.Mode)] = true
+	}
+	if !complete || len(seen) != 6*len(allModes) {
+		return // failed, or a part was chosen by -run
+	}
+	keepMatrix(t, storetest.ModeTable(rows))
+}
+
+// matrixPage is written by the run, and a run that finds it different fails.
+const matrixPage = "../../e2e/MATRIX.md"
+
+func keepMatrix(t *testing.T, table string) {
+	t.Helper()
+	page := `# Every mode, every verb, every server
+
+Written by ` + "`TestModes`" + ` (objstore/storetest), which runs what the table says; a run with another outcome writes the page
+anew and fails. "works" was seen to work, encryption at the end included; "refused" is refused as it must be; "cannot" is
+what the server does not do, refused before any data is sent.
+
+` + table
+	old, err := os.ReadFile(matrixPage)
+	if err == nil && string(old) == page {
+		return
+	}
+	if err := os.WriteFile(matrixPage, []byte(page), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Errorf("e2e/MATRIX.md was not what this run has seen; it is now: look at the difference and commit it")
 }

@@ -107,8 +107,11 @@ func (d *dir) newAttributes(ctx context.Context, mode, kind uint32) attributes {
 // prepare makes nm ready to be created: the key is one, the store will protect
 // what comes, and nothing unlinked lies there any more.
 func (d *dir) prepare(ctx context.Context, nm, key string) error {
-	if err := checkKey(key); err != nil {
+	if err := checkName(nm, key); err != nil {
 		return err
+	}
+	if isScratch(nm) {
+		return objstore.InvalidName
 	}
 	if err := d.fsys.protected(ctx, d.bucket, key); err != nil {
 		return err

@@ -28,12 +28,15 @@ type finding struct {
 // find asks the store for a name; kind NotExist when it is absent.
 func (d *dir) find(ctx context.Context, nm string) (finding, error) {
 	key := d.prefix() + nm
-	if err := checkKey(key); err != nil {
+	if err := checkName(nm, key); err != nil {
 		return finding{}, err
 	}
 	for {
 		since := d.ask()
 		f, err := d.findOnce(ctx, nm, key)
+		if err == nil && !f.isDir && isScratch(nm) {
+			f, err = finding{}, objstore.NotExist
+		}
 		outdated := d.isOutdated(nm, since)
 		d.answered()
 		if !outdated || ctx.Err() != nil {

@@ -14,7 +14,7 @@ type place struct {
 	name   string
 }
 
-// nameMax is the longest file name in bytes that the kernel passes on.
+// nameMax is the longest file name in bytes, as on local disks.
 const nameMax = 255
 
 // keyMax is the longest key in bytes that S3 knows.
@@ -64,3 +64,16 @@ func checkKey(key string) error {
 	}
 	return nil
 }
+
+// checkName is checkKey for the key of a name in a directory, and refuses what
+// no directory would show: newer kernels let longer names through.
+func checkName(name, key string) error {
+	if len(name) > nameMax {
+		return objstore.NameTooLong
+	}
+	return checkKey(key)
+}
+
+// isScratch reports whether a file of this name would be taken for a scratch
+// object, and not be shown.
+func isScratch(name string) bool { return strings.HasPrefix(name, objstore.ScratchPrefix) }

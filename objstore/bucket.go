@@ -6,6 +6,11 @@ import (
 	"iter"
 )
 
+// ScratchPrefix begins the last component of the key of every scratch object, by
+// which a Bucket finds what its store honours. Such keys are never listed, and
+// no user can have one.
+const ScratchPrefix = ".coffer-probe-"
+
 // Bucket is one bucket as a flat key space. Implementations are safe for
 // concurrent use. Every error is, or wraps, an [*Error].
 type Bucket interface {

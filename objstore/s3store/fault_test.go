@@ -295,7 +295,7 @@ func TestNothingLeavesForAStoreThatDoesNotEncrypt(t *testing.T) {
 				require.ErrorIs(t, err, objstore.Unencrypted)
 				require.Equal(t, objstore.ModeNone, enc.Mode)
 				for _, r := range srv.Requests() {
-					require.False(t, r.Key != "" && !strings.HasPrefix(r.Key, probeName), "%s %s", r.Verb, r.Key)
+					require.False(t, r.Key != "" && !strings.HasPrefix(r.Key, objstore.ScratchPrefix), "%s %s", r.Verb, r.Key)
 				}
 				require.Empty(t, list(t, b, objstore.Query{}))
 			}
@@ -333,7 +333,7 @@ func TestProbesLeaveNothingAndAreAskedForOnce(t *testing.T) {
 	}
 	probes := map[string]bool{}
 	for _, r := range srv.Requests() {
-		if strings.HasPrefix(r.Key, "dir/"+probeName) {
+		if strings.HasPrefix(r.Key, "dir/"+objstore.ScratchPrefix) {
 			probes[r.Key] = true
 		}
 	}

@@ -262,5 +262,5 @@ func decodeKey(key string, enc types.EncodingType) (string, error) {
 
 // isProbe reports whether key is one of our scratch objects.
 func isProbe(key string) bool {
-	return strings.HasPrefix(path.Base(key), probeName) && !strings.HasSuffix(key, "/")
+	return strings.HasPrefix(path.Base(key), objstore.ScratchPrefix) && !strings.HasSuffix(key, "/")
 }

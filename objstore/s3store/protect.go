@@ -11,10 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// probeName begins the last component of every scratch object's key. Such keys
-// are left out of listings.
-const probeName = ".coffer-probe-"
-
 // proved is what scratch objects have shown of a bucket.
 type proved struct {
 	enc  objstore.Encryption // of a new object

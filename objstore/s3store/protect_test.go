@@ -104,7 +104,7 @@ func TestScratchObjectsLeaveNoVersions(t *testing.T) {
 
 func TestProbeOfACrashedMountDoesNotKeepABucket(t *testing.T) {
 	_, s, b := emulated(t, "aws", Config{})
-	put(t, b, probeName+"0123", []byte("left behind"), objstore.CreateOptions{})
+	put(t, b, objstore.ScratchPrefix+"0123", []byte("left behind"), objstore.CreateOptions{})
 	put(t, b, "file", []byte("x"), objstore.CreateOptions{})
 	require.ErrorIs(t, s.DeleteBucket(t.Context(), "bucket"), objstore.NotEmpty)
 	require.NoError(t, b.Delete(t.Context(), objstore.Ref{Key: "file"})[0])

@@ -27,7 +27,7 @@ func (b *bucket) newScratch() *scratch {
 	data := make([]byte, 64)
 	_, _ = rand.Read(id) // never fails
 	_, _ = rand.Read(data)
-	return &scratch{b: b, key: b.s.cfg.ProbePrefix + probeName + hex.EncodeToString(id), body: data, versions: map[string]bool{}}
+	return &scratch{b: b, key: b.s.cfg.ProbePrefix + objstore.ScratchPrefix + hex.EncodeToString(id), body: data, versions: map[string]bool{}}
 }
 
 // put writes the scratch object; set may change the request.

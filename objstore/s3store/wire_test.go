@@ -319,7 +319,7 @@ func TestEndlessListingIsRefused(t *testing.T) {
 }
 
 func TestScratchObjectsAreHidden(t *testing.T) {
-	l := &lister{keys: []string{probeName + "1", "a", "dir/" + probeName + "2", "dir/b", "dir/" + probeName[1:]}}
+	l := &lister{keys: []string{objstore.ScratchPrefix + "1", "a", "dir/" + objstore.ScratchPrefix + "2", "dir/b", "dir/" + objstore.ScratchPrefix[1:]}}
 	slices.Sort(l.keys)
 	b := against(t, Config{}, l.ServeHTTP)
 	require.Equal(t, []string{"a", "dir/b", "dir/coffer-probe-"}, list(t, b, objstore.Query{}))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -340,6 +341,22 @@ func TestFstabOptions(t *testing.T) {
 		if strings.HasPrefix(r.Verb, "Put") && !strings.Contains(r.Key, "dir/f") && r.Verb != "PutBucket" {
 			t.Errorf("a read-only mount sent %s %s/%s", r.Verb, r.Bucket, r.Key)
 		}
+	}
+}
+
+// TestNoCoreFile: a daemon that crashes writes no core, whatever the limit of
+// the shell; and only root may look into its memory.
+func TestNoCoreFile(t *testing.T) {
+	m, _ := bucketMount(t)
+	limits, err := os.ReadFile("/proc/" + pidOf(m) + "/limits")
+	must(t, err)
+	if !regexp.MustCompile(`(?m)^Max core file size +0 +0 +bytes`).Match(limits) {
+		t.Errorf("the limits of the daemon:\n%s", limits)
+	}
+	var st syscall.Stat_t
+	must(t, syscall.Stat("/proc/"+pidOf(m)+"/environ", &st))
+	if st.Uid != 0 {
+		t.Errorf("user %d may read the memory of the daemon", st.Uid)
 	}
 }
 

@@ -353,6 +353,9 @@ func TestNoCoreFile(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^Max core file size +0 +0 +bytes`).Match(limits) {
 		t.Errorf("the limits of the daemon:\n%s", limits)
 	}
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(m.log.String(), "msg=mounted") && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond) // fusermount3 has to be able to look until then
+	}
 	var st syscall.Stat_t
 	must(t, syscall.Stat("/proc/"+pidOf(m)+"/environ", &st))
 	if st.Uid != 0 {

@@ -226,14 +226,20 @@ func leaveWorkingDir() error {
 	return os.Chdir("/")
 }
 
-// protectMemory keeps keys and cached plaintext out of core dumps, and other
-// processes of the same user out of this one's memory and environment.
-func protectMemory() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl: %w", err)
-	}
+// forbidCore keeps keys and cached plaintext out of core files.
+func forbidCore() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("setrlimit: %w", err)
+	}
+	return nil
+}
+
+// hideMemory keeps other processes of the same user out of this one's memory
+// and environment, and its memory out of dumps that know no limit (a pipe in
+// core_pattern).
+func hideMemory() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl: %w", err)
 	}
 	return nil
 }

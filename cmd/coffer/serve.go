@@ -115,6 +115,9 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 	clean := false
 	defer func() { out.close(clean) }()
 
+	if err := forbidCore(); err != nil { // before there is any plaintext
+		log.Warn("core files are not prevented", "err", err)
+	}
 	st, err := mountStack(ctx, plan, a.env, log)
 	if err != nil {
 		clean = true // told to the caller, not in the log
@@ -167,8 +170,8 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 func (a *app) announce(plan mountPlan, s *session, det *detachedProcess, dir string, out *logOutput, log *slog.Logger) (*controlServer, error) {
 	// After the mount: a process that is not dumpable could not be helped by
 	// fusermount3 on kernels that look at its /proc entries.
-	if err := protectMemory(); err != nil {
-		log.Warn("core dumps are not prevented", "err", err)
+	if err := hideMemory(); err != nil {
+		log.Warn("the memory of this process is not hidden", "err", err)
 	}
 	name := controlName(plan.dir, ".sock")
 	if _, borrowed := inheritedFD(plan.dir); borrowed {

@@ -10,7 +10,7 @@ import (
 	"coffer/objstore"
 )
 
-// maxRuns bounds the memory of a tally, 48 bytes a run: a handle that reads
+// maxRuns bounds the memory of a tally, 24 bytes a run: a handle that reads
 // here and there will not read everything.
 const maxRuns = 1024
 
@@ -79,7 +79,7 @@ func (t *tally) add(off int64, p []byte) error {
 	if skip {
 		return nil
 	}
-	sum := t.sum(p) // outside of the lock: 0.1 ms for a MiB
+	sum := t.sum(p) // outside of the lock: some 40 µs for a MiB
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i, known := t.find(off)

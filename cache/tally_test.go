@@ -71,7 +71,7 @@ func ascending(n int) []int {
 func TestTallyComparesOnlyWhatWasRead(t *testing.T) {
 	c := testCache(t, Config{})
 	f := newFake(400_000, 4)
-	o := f.stored(objstore.CRCs[0])
+	o := f.stored(objstore.CRC32)
 	wrong := o
 	wrong.Checksum = "CRC32:AAAAAA=="
 	for _, tt := range []struct {
@@ -99,7 +99,7 @@ func TestTallyComparesOnlyWhatWasRead(t *testing.T) {
 // A million reads here and there cost no memory for ever.
 func TestTallyGivesUp(t *testing.T) {
 	f := newFake(1_000_000, 5)
-	o := f.stored(objstore.CRCs[0])
+	o := f.stored(objstore.CRC32)
 	o.Size = 1 << 40
 	y := newTally("b/k", o, 100)
 	for i := range int64(2 * maxRuns) {

@@ -18,13 +18,16 @@ type CRC struct {
 	Poly uint64
 }
 
-// CRCs are those of the S3 user guide, "Checking object integrity". The last
-// polynomial is from the NVM Express NVM Command Set Specification.
-var CRCs = [...]CRC{
-	{"CRC32", 32, crc32.IEEE},
-	{"CRC32C", 32, crc32.Castagnoli},
-	{"CRC64NVME", 64, 0x9a6c9329ac4bc9b5},
-}
+// Those of the S3 user guide, "Checking object integrity". The last polynomial
+// is from the NVM Express NVM Command Set Specification.
+var (
+	CRC32     = CRC{"CRC32", 32, crc32.IEEE}
+	CRC32C    = CRC{"CRC32C", 32, crc32.Castagnoli}
+	CRC64NVME = CRC{"CRC64NVME", 64, 0x9a6c9329ac4bc9b5}
+)
+
+// CRCs are all of them.
+var CRCs = [...]CRC{CRC32, CRC32C, CRC64NVME}
 
 // Join returns the sum of A followed by B, given the sums of both and the
 // length of B in bytes:

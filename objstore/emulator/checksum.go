@@ -35,24 +35,19 @@ type checksumAlgorithm struct {
 	name string
 	new  func() hash.Hash
 	size int // of a value, in bytes
-	// poly is the reversed polynomial of a CRC, 0 for others. CRCs of parts
-	// can be joined to that of the whole.
-	poly uint64
+	// crc joins the sums of parts to that of the whole; zero where it is none.
+	crc objstore.CRC
 	// full and composite tell which types multipart uploads may choose.
 	full, composite bool
 	defaultType     string
 }
 
-// crc64NVME is the reversed polynomial of CRC-64/NVME, from the NVM Express
-// NVM Command Set Specification.
-const crc64NVME = 0x9a6c9329ac4bc9b5
-
 // checksumAlgorithms is the table of the S3 user guide, "Checking object
 // integrity".
 var checksumAlgorithms = [...]checksumAlgorithm{
-	{name: "CRC32", new: func() hash.Hash { return crc32.NewIEEE() }, size: 4, poly: crc32.IEEE, full: true, composite: true, defaultType: composite},
-	{name: "CRC32C", new: func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }, size: 4, poly: crc32.Castagnoli, full: true, composite: true, defaultType: composite},
-	{name: "CRC64NVME", new: func() hash.Hash { return crc64.New(crc64.MakeTable(crc64NVME)) }, size: 8, poly: crc64NVME, full: true, defaultType: fullObject},
+	{name: "CRC32", new: func() hash.Hash { return crc32.NewIEEE() }, size: 4, crc: objstore.CRC32, full: true, composite: true, defaultType: composite},
+	{name: "CRC32C", new: func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }, size: 4, crc: objstore.CRC32C, full: true, composite: true, defaultType: composite},
+	{name: "CRC64NVME", new: func() hash.Hash { return crc64.New(crc64.MakeTable(objstore.CRC64NVME.Poly)) }, size: 8, crc: objstore.CRC64NVME, full: true, defaultType: fullObject},
 	{name: "SHA1", new: sha1.New, size: sha1.Size, composite: true, defaultType: composite},
 	{name: "SHA256", new: sha256.New, size: sha256.Size, composite: true, defaultType: composite},
 }
@@ -204,12 +199,11 @@ func joinChecksums(a *checksumAlgorithm, kind string, parts []objectPart) (check
 		c.Value = fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(h.Sum(nil)), len(parts))
 		return c, nil
 	}
-	crc := objstore.CRC{Name: a.name, Bits: a.size * 8, Poly: a.poly}
 	var sum uint64
-	for i := range parts {
-		part, _ := crc.Parse(parts[i].Checksum) // as long as it must be, see above
-		sum = crc.Join(sum, part, parts[i].Size)
+	for _, p := range parts {
+		part, _ := a.crc.Parse(p.Checksum) // as long as it must be, see above
+		sum = a.crc.Join(sum, part, p.Size)
 	}
-	c.Value = crc.Text(sum)
+	c.Value = a.crc.Text(sum)
 	return c, nil
 }

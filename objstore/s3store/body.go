@@ -56,7 +56,7 @@ func (r *body) start() (objstore.Object, error) {
 	r.left, r.total = f.n, f.total
 	r.ref.ETag = obj.ETag
 	if r.pos == 0 && r.left == r.total {
-		r.sum = newVerifier(f.out)
+		r.sum = newVerifier(obj)
 	}
 	if err := r.adopt(f); err != nil && !r.resumable(err) {
 		return objstore.Object{}, r.fail(err)

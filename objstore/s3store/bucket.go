@@ -118,7 +118,7 @@ func objectOfHead(key string, out *s3.HeadObjectOutput) objstore.Object {
 		},
 		Archived: archived(string(out.StorageClass), out.Restore, string(out.ArchiveStatus)),
 	}
-	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&o, o.ETag)
+	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&o)
 	if out.ContentLength != nil {
 		o.Size, o.StoredSize, o.SizeKnown = *out.ContentLength, *out.ContentLength, true
 	}
@@ -141,7 +141,7 @@ func objectOfGet(key string, out *s3.GetObjectOutput, size int64) objstore.Objec
 		},
 		Archived: archived(string(out.StorageClass), out.Restore, ""),
 	}
-	checksumsOfGet(out).note(&o, o.ETag)
+	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&o)
 	return o
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/base64"
-	"encoding/binary"
 	"hash/crc32"
 	"sync"
 
@@ -152,7 +151,7 @@ func integrityOf(body []byte) integrity {
 
 // crcText is the value of x-amz-checksum-crc32: base64 of the big-endian sum.
 func crcText(crc uint32) string {
-	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc))
+	return objstore.CRC32.Text(uint64(crc))
 }
 
 // digests returns the integrity checks of a body: the CRC32 where it is

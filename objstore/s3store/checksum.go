@@ -12,7 +12,6 @@ import (
 	"coffer/objstore"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
 )
@@ -32,15 +31,22 @@ type storedChecksums struct {
 	kind                               types.ChecksumType
 }
 
-// note sets what an object says of its checksum. etag tells of uploads in
-// parts on servers that do not name the kind.
-func (c storedChecksums) note(o *objstore.Object, etag objstore.ETag) {
+// note sets what an object, whose ETag is set, says of its checksum.
+func (c storedChecksums) note(o *objstore.Object) {
 	name, value := c.first()
 	if name == "" {
 		return
 	}
 	o.Checksum = name + ":" + value
-	o.ChecksumOfWhole = c.whole(name, value, etag)
+	switch {
+	case c.kind != "":
+		o.ChecksumOfWhole = c.kind == types.ChecksumTypeFullObject && !strings.Contains(value, "-")
+	case strings.Contains(value, "-"):
+	default:
+		// Of an upload in parts it is composite in all but the suffix, unless
+		// it is CRC64NVME, which never is.
+		o.ChecksumOfWhole = name == "CRC64NVME" || !strings.Contains(string(o.ETag), "-")
+	}
 }
 
 // first names the first checksum that is there.
@@ -56,27 +62,13 @@ func (c storedChecksums) first() (name, value string) {
 	return "", ""
 }
 
-// whole reports whether a value covers the bytes of the object, and not the
-// checksums of its parts.
-func (c storedChecksums) whole(name, value string, etag objstore.ETag) bool {
-	switch {
-	case c.kind != "":
-		return c.kind == types.ChecksumTypeFullObject && !strings.Contains(value, "-")
-	case strings.Contains(value, "-"):
-		return false
-	}
-	// Composite in all but the suffix, unless it is CRC64NVME, which never is.
-	return name == "CRC64NVME" || !strings.Contains(string(etag), "-")
-}
-
-// newVerifier picks a checksum of out that covers the whole object; nil when
-// there is none, as with the composite ones of many multipart uploads.
-func newVerifier(out *s3.GetObjectOutput) *verifier {
-	stored := checksumsOfGet(out)
-	name, value := stored.first()
-	if name == "" || !stored.whole(name, value, etagOf(out.ETag)) {
+// newVerifier returns one for the checksum of o that covers all of its bytes;
+// nil when there is none, as with the composite ones of many uploads in parts.
+func newVerifier(o objstore.Object) *verifier {
+	if !o.ChecksumOfWhole {
 		return nil
 	}
+	name, value, _ := strings.Cut(o.Checksum, ":")
 	return &verifier{name: name, want: value, hash: newHash(name)}
 }
 
@@ -92,10 +84,6 @@ func newHash(name string) hash.Hash {
 		return sha256.New()
 	}
 	return sha1.New()
-}
-
-func checksumsOfGet(out *s3.GetObjectOutput) storedChecksums {
-	return storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}
 }
 
 func (v *verifier) add(p []byte) {

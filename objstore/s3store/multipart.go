@@ -3,7 +3,7 @@ package s3store
 import (
 	"context"
 	"crypto/md5"
-	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -178,7 +178,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(out.ETag),
 		}, VersionID: versionOf(out.VersionId)}
 		obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, nil, out.BucketKeyEnabled)
-		storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj, obj.ETag)
+		storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj)
 		return obj, obj.Encryption.Encrypted(), nil
 	}
 	gone := codeOf(err) == "NoSuchUpload"
@@ -218,20 +218,19 @@ func (u *upload) etag() string {
 // crc32s are what the store may show as the CRC32 of the whole: of its bytes,
 // or of its parts' sums. Nil where the parts have none.
 func (u *upload) crc32s() []string {
-	crc := objstore.CRCs[0]
-	composite, whole := crc32.NewIEEE(), uint64(0)
+	var whole uint64
+	var sums []byte
 	for _, p := range u.parts {
-		sum, err := base64.StdEncoding.DecodeString(p.crc)
-		if err != nil || len(sum) != crc32.Size {
+		sum, ok := objstore.CRC32.Parse(p.crc)
+		if !ok {
 			return nil
 		}
-		_, _ = composite.Write(sum) // never fails
-		part, _ := crc.Parse(p.crc)
-		whole = crc.Join(whole, part, p.size)
+		whole = objstore.CRC32.Join(whole, sum, p.size)
+		sums = binary.BigEndian.AppendUint32(sums, uint32(sum))
 	}
 	return []string{
-		crc.Name + ":" + crc.Text(whole),
-		crc.Name + ":" + crcText(composite.Sum32()) + "-" + strconv.Itoa(len(u.parts)),
+		"CRC32:" + objstore.CRC32.Text(whole),
+		"CRC32:" + crcText(crc32.ChecksumIEEE(sums)) + "-" + strconv.Itoa(len(u.parts)),
 	}
 }
 

@@ -305,7 +305,7 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	// No reply tells LastModified; the Date header can be a second off.
 	obj.ETag, obj.VersionID = etagOf(out.ETag), versionOf(out.VersionId)
 	obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, out.SSECustomerKeyMD5, out.BucketKeyEnabled)
-	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj, obj.ETag)
+	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj)
 	return obj, obj.Encryption.Encrypted(), nil
 }
 

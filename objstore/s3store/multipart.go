@@ -197,6 +197,10 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		err = newError("put", o.name(), objstore.Unavailable, "the upload has ended, and whether it made the object cannot be told: %w", err)
 	case cond.IfMatch != "" && codeOf(err) == "NoSuchKey":
 		err = withKind(err, objstore.Stale)
+	case codeOf(err) == "InvalidPart":
+		// The store has acknowledged every part: somebody has ended the upload.
+		// versitygw removes the parts before it.
+		err = withKind(err, objstore.NotExist)
 	}
 	return obj, false, err
 }

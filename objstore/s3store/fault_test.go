@@ -229,6 +229,18 @@ func TestPutSurvivesLostReplies(t *testing.T) {
 	})
 }
 
+// A store that misses parts which it has acknowledged has lost the upload to
+// somebody's abort, whichever of the two it removes first.
+func TestUploadAbortedByOthers(t *testing.T) {
+	for _, code := range []string{"NoSuchUpload", "InvalidPart"} {
+		srv, _, b := emulated(t, "aws", Config{PartSize: minPartSize})
+		srv.Inject(emulator.Fault{Verb: "CompleteMultipartUpload", Code: code})
+		_, err := tryPut(t.Context(), b, "key", random(6<<20), objstore.CreateOptions{})
+		require.ErrorIs(t, err, objstore.NotExist, code)
+		require.ErrorContains(t, err, code)
+	}
+}
+
 func TestFailedUploadLeavesNothing(t *testing.T) {
 	srv, s, b := emulated(t, "aws", Config{PartSize: minPartSize, OperationTimeout: time.Second})
 	srv.Inject(emulator.Fault{Verb: "UploadPart", Status: 403, Code: "AccessDenied", Nth: 2})

@@ -17,7 +17,7 @@ PKGS         ?= ./...
 TEST_TIMEOUT ?= 30m
 FUZZTIME     ?= 30s
 
-.PHONY: build demo test e2e lint fuzz bench clean help setup-demo setup-test setup-lint
+.PHONY: build demo test e2e e2e-radosgw lint fuzz bench clean help setup-demo setup-test setup-radosgw setup-lint
 
 build: ## build ./bin/coffer, static
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN) ./cmd/coffer
@@ -32,6 +32,10 @@ test: setup-test ## all tests with the race detector, real servers and real moun
 
 e2e: setup-test ## only the tests with real mounts
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...
+
+e2e-radosgw: setup-radosgw ## what "make test" leaves out: Ceph's radosgw, from Debian's packages, for a nightly run
+	COFFER_RADOSGW=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) \
+	  -run 'RadosGW|/[rR]adosgw' ./objstore/storetest ./e2e
 
 lint: setup-lint ## gofmt, vet, go mod tidy, staticcheck, govulncheck
 	@.ci/lint
@@ -50,11 +54,13 @@ clean: ## remove what was built here (the tools outside the tree stay)
 	rm -rf bin
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup-demo:
 	@.ci/setup demo
 setup-test:
 	@.ci/setup test
+setup-radosgw:
+	@.ci/setup radosgw
 setup-lint:
 	@.ci/setup lint

@@ -28,6 +28,11 @@ type Differences struct {
 	// LateETag: the reply to a GET during an overwrite may name the ETag of
 	// the version before the one whose bytes it carries, whole.
 	LateETag Reason
+	// NoIfMatch: If-Match is not honoured, nor any condition on Complete; two
+	// writers that race can both win.
+	NoIfMatch Reason
+	// NoDefaultKMSKey: SSE-KMS without the name of a key is refused.
+	NoDefaultKMSKey Reason
 }
 
 // accepted is the one table of what the tested servers do differently.
@@ -49,10 +54,16 @@ var accepted = map[string]Differences{
 		NoControlCharacters: "versitygw ignores encoding-type=url, and XML 1.0 cannot carry control characters: they are listed as U+FFFD.",
 		LateETag:            "versitygw reads a file's attributes and then opens it: an overwrite in between gives the old ETag with the new bytes and length.",
 	},
+	"radosgw": {
+		NoControlCharacters: "radosgw 16 repeats the prefix of a listing as it is, encoding-type=url or not, and XML 1.0 cannot carry control characters.",
+		NoChecksum:          "radosgw 16 knows no checksum but Content-MD5.",
+		NoIfMatch:           "radosgw 16 refuses every If-Match and ignores conditions on Complete: a HEAD before is all there is.",
+		NoDefaultKMSKey:     "radosgw has no default key of its KMS: 400 InvalidArgument.",
+	},
 }
 
 // Accepted returns the differences of a server by the name of its kind:
-// "emulator", "minio", "versitygw". An unknown name accepts nothing.
+// "emulator", "minio", "versitygw", "radosgw". An unknown name accepts nothing.
 func Accepted(server string) Differences { return accepted[server] }
 
 // accept skips the rest of a test when its difference is accepted.

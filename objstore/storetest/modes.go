@@ -29,20 +29,17 @@ const (
 	Pointless Verdict = "-"
 )
 
-// ModeRow is one cell of the table of all modes, verbs and servers.
+// ModeRow is one cell of a server's table of modes and verbs.
 type ModeRow struct {
-	Server  string        `json:"server"`
-	Mode    objstore.Mode `json:"mode"`
-	Verb    string        `json:"verb"`
-	Verdict Verdict       `json:"verdict"`
+	Mode    objstore.Mode
+	Verb    string
+	Verdict Verdict
 	// Note says why, where the verdict is not simply that it works.
-	Note string `json:"note,omitempty"`
+	Note string
 }
 
 // ModesConfig says on what to run the modes and verbs.
 type ModesConfig struct {
-	// Server names the server in the rows.
-	Server string
 	// Mode is the mode under test.
 	Mode objstore.Mode
 	// Open returns a store whose policy for new objects is Mode, and, where
@@ -118,7 +115,7 @@ func refused(text string) error { return note{Refused, text} }
 
 // verb runs one and writes its row.
 func (m *modes) verb(t *testing.T, name string, run func(t *testing.T) error) {
-	row := ModeRow{Server: m.Server, Mode: m.Mode, Verb: name, Verdict: Works}
+	row := ModeRow{Mode: m.Mode, Verb: name, Verdict: Works}
 	err := run(t)
 	n, isNote := err.(note)
 	reason, accepted := m.Accept[name]

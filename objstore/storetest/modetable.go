@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,32 +9,32 @@ import (
 	"coffer/objstore"
 )
 
-// ModeTable renders rows as Markdown: a line a verb, a column a server and
-// mode, in the order in which they first appear, and the notes below it.
+// ModeTable renders the rows of one server as Markdown: a line a verb, a
+// column a mode, in the order in which they first appear, and the notes below.
 func ModeTable(rows []ModeRow) string {
-	type column struct {
-		server string
-		mode   objstore.Mode
-	}
-	var verbs []string
-	var columns []column
-	cells := map[column]map[string]ModeRow{}
+	rows = slices.Clone(rows)
+	var columns []objstore.Mode
+	cells := map[objstore.Mode]map[string]ModeRow{}
 	for _, r := range rows {
-		c := column{r.Server, r.Mode}
-		if cells[c] == nil {
-			columns = append(columns, c)
-			cells[c] = map[string]ModeRow{}
+		if cells[r.Mode] == nil {
+			columns = append(columns, r.Mode)
+			cells[r.Mode] = map[string]ModeRow{}
 		}
+		cells[r.Mode][r.Verb] = r
+	}
+	// A mode that a server lacks has few verbs: the order is that of the others.
+	slices.SortStableFunc(rows, func(a, b ModeRow) int { return cmp.Compare(len(cells[b.Mode]), len(cells[a.Mode])) })
+	var verbs []string
+	for _, r := range rows {
 		if !slices.Contains(verbs, r.Verb) {
 			verbs = append(verbs, r.Verb)
 		}
-		cells[c][r.Verb] = r
 	}
 	var b strings.Builder
 	var notes []string
 	b.WriteString("| verb |")
 	for _, c := range columns {
-		fmt.Fprintf(&b, " %s, %s |", c.server, c.mode)
+		fmt.Fprintf(&b, " %s |", c)
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---|", len(columns)) + "\n")
 	for _, v := range verbs {

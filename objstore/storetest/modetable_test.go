@@ -8,12 +8,12 @@ import (
 
 func TestModeTable(t *testing.T) {
 	got := ModeTable([]ModeRow{
-		{"one", objstore.ModeSSES3, "put", Works, ""},
-		{"one", objstore.ModeSSES3, "copy", Works, ""},
-		{"two", objstore.ModeSSEC, "put", Cannot, "no key"},
-		{"two", objstore.ModeSSEC, "wrong key", Refused, "no key"},
+		{objstore.ModeSSES3, "put", Works, ""},
+		{objstore.ModeSSES3, "copy", Works, ""},
+		{objstore.ModeSSEC, "put", Cannot, "no key"},
+		{objstore.ModeSSEC, "wrong key", Refused, "no key"},
 	})
-	want := `| verb | one, SSE-S3 | two, SSE-C |
+	want := `| verb | SSE-S3 | SSE-C |
 |---|---|---|
 | put | works | server cannot [1] |
 | copy | works | - |

@@ -82,6 +82,9 @@ func (s *suite) testProtection(t *testing.T) {
 		check(t, "Get of "+name, mustRead(t, b, name, data))
 	}
 	t.Run("ByName", func(t *testing.T) {
+		if s.Mode == objstore.ModeSSEKMS {
+			accept(t, s.Accept.NoDefaultKMSKey)
+		}
 		data := random(71, s.PartSize+1)
 		o, err := write(t.Context(), b, "named", data, objstore.CreateOptions{Encryption: objstore.Encryption{Mode: s.Mode}})
 		if err != nil {

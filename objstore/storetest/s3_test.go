@@ -123,6 +123,14 @@ func TestVersityGW(t *testing.T) {
 		}})
 }
 
+func TestRadosGW(t *testing.T) {
+	storetest.Run(t, storetest.Config{Name: "radosgw", Mode: objstore.ModeSSEKMS, Accept: storetest.Accepted("radosgw"),
+		Open: func(t *testing.T) objstore.Store {
+			rule := s3store.Rule{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeSSEKMS, KMSKeyID: "demo-key"}}
+			return openS3(t, storetest.StartRadosGW(t).Env(), s3store.Config{Rules: []s3store.Rule{rule}})
+		}})
+}
+
 func TestResizeOverEmulator(t *testing.T) {
 	// Everything that a decorator has a hand in; the rest is passed through.
 	differences := storetest.Accepted("emulator")

@@ -27,7 +27,7 @@ type bucket struct {
 	refused atomic.Bool
 
 	mu     sync.Mutex
-	proofs map[ask]*proof // by what was asked for
+	proofs map[question]*proof
 }
 
 var (
@@ -36,7 +36,7 @@ var (
 )
 
 func newBucket(s *Store, name, region string) *bucket {
-	return &bucket{s: s, name: name, region: region, client: s.client(name, region), proofs: map[ask]*proof{}}
+	return &bucket{s: s, name: name, region: region, client: s.client(name, region), proofs: map[question]*proof{}}
 }
 
 // Name returns the bucket's name.

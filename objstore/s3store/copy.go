@@ -13,10 +13,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// Copy makes dstKey a copy of src inside the store, of any size. The source
-// is copied in the version that a HEAD meets first; the condition on the
-// destination is looked at by HEAD too, since no server was found that honours
-// one, and leaves a window. Access control lists are not copied.
+// Copy makes dstKey a copy of src inside the store, of any size; where the
+// store does not copy, or not so that the copy is protected, through this
+// machine. The source is copied in the version that a HEAD meets first; the
+// condition on the destination is looked at by HEAD too, since no server was
+// found that honours one, and leaves a window. Access control lists are not
+// copied.
 func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts objstore.CopyOptions) (objstore.Object, error) {
 	if err := b.checkNew("copy", dstKey, opts.Meta); err != nil {
 		return objstore.Object{}, err
@@ -34,11 +36,21 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 		return objstore.Object{}, err
 	}
 	src.ETag = from.ETag
+	inside, err := b.copiesInside(ctx, prot)
+	if err != nil {
+		return objstore.Object{}, err
+	}
+	if !inside {
+		return b.copyThrough(ctx, o, src, from, prot, opts)
+	}
 	var obj objstore.Object
 	if from.Size <= b.s.copyWhole {
 		obj, err = b.copyWhole(ctx, o, src, from, prot, opts)
 	} else {
 		obj, err = b.copyParts(ctx, o, src, from, prot, opts)
+	}
+	if objstore.KindOf(err) == objstore.Unsupported {
+		return b.copyThrough(ctx, o, src, from, prot, opts)
 	}
 	if err != nil {
 		return objstore.Object{}, err

@@ -11,6 +11,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
+// question is what a scratch object is made for: to see how an object that is
+// written, or that the store copies, comes out when this is asked for.
+type question struct {
+	ask
+	copied bool
+}
+
 // proved is what scratch objects have shown of a bucket.
 type proved struct {
 	enc  objstore.Encryption // of a new object
@@ -74,7 +81,7 @@ func (b *bucket) protect(ctx context.Context, key string, wish objstore.Encrypti
 		return protection{}, newError("protect", name, kind, "%w", err)
 	}
 	p := protection{want: want.Encryption}
-	res, err := b.prove(ctx, want)
+	res, err := b.prove(ctx, question{ask: want})
 	if err != nil {
 		return p, err
 	}
@@ -155,23 +162,27 @@ func describe(e objstore.Encryption) string {
 	return wordOf(e.Mode)
 }
 
-// prove returns what the scratch objects for want have shown, making them when
+// prove returns what the scratch objects for q have shown, making them when
 // nobody has done so before. Failures that may pass are not remembered.
-func (b *bucket) prove(ctx context.Context, want ask) (proved, error) {
+func (b *bucket) prove(ctx context.Context, q question) (proved, error) {
 	for {
 		b.mu.Lock()
-		p := b.proofs[want]
+		p := b.proofs[q]
 		mine := p == nil
 		if mine {
 			p = &proof{done: make(chan struct{})}
-			b.proofs[want] = p
+			b.proofs[q] = p
 		}
 		b.mu.Unlock()
 		if mine {
-			p.res, p.err = b.proveNow(ctx, want)
+			if q.copied {
+				p.res, p.err = b.proveCopy(ctx, q.ask)
+			} else {
+				p.res, p.err = b.proveNow(ctx, q.ask)
+			}
 			if p.err != nil {
 				b.mu.Lock()
-				delete(b.proofs, want)
+				delete(b.proofs, q)
 				b.mu.Unlock()
 			}
 			close(p.done)
@@ -259,6 +270,8 @@ func refusesSSE(err error) bool {
 	switch objstore.KindOf(err) {
 	case objstore.Unsupported, objstore.KeyUnavailable:
 		return true
+	case objstore.Throttled, objstore.Expired, objstore.Permission, objstore.Integrity:
+		return false // some of these are 400 as well
 	}
 	return statusOf(err) == http.StatusBadRequest
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 
 	"coffer/objstore"
 )
@@ -58,7 +59,8 @@ func (w *writer) copyRange(ctx context.Context, src objstore.Ref, off, n int64) 
 		if i == 0 {
 			// The first one is waited for: it tells whether the store copies.
 			err := w.copyFirst(ctx, src, off, size)
-			if objstore.KindOf(err) == objstore.Unsupported {
+			if objstore.KindOf(err) == objstore.Unsupported || statusOf(err) == http.StatusBadRequest {
+				// RGW says 400 where the source is under a customer key.
 				return w.readRange(ctx, src, off, n)
 			}
 			if err != nil {
@@ -120,7 +122,12 @@ func (w *writer) copyPiece(src objstore.Ref, off, size int64) error {
 
 // readRange appends a range by reading it.
 func (w *writer) readRange(ctx context.Context, src objstore.Ref, off, n int64) error {
-	r, _, err := w.b.Get(ctx, src, objstore.GetOptions{Range: objstore.Range{Offset: off, Length: n}})
+	return w.read(ctx, src, objstore.Range{Offset: off, Length: n}, n)
+}
+
+// read appends what a Get yields, which must be n bytes.
+func (w *writer) read(ctx context.Context, src objstore.Ref, rng objstore.Range, n int64) error {
+	r, _, err := w.b.Get(ctx, src, objstore.GetOptions{Range: rng})
 	if err != nil {
 		return err
 	}

@@ -75,8 +75,9 @@ func TestPartsInFlightAreBounded(t *testing.T) {
 	b := against(t, Config{PartSize: minPartSize, Concurrency: 3, OperationTimeout: 20 * time.Second,
 		Rules: []Rule{{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeNone}}}}, srv.ServeHTTP)
 	// The proof is not what this is about.
-	b.proofs[ask{Encryption: objstore.Encryption{Mode: objstore.ModeNone}}] = &proof{done: make(chan struct{}), res: proved{enc: objstore.Encryption{Mode: objstore.ModeNone}}}
-	close(b.proofs[ask{Encryption: objstore.Encryption{Mode: objstore.ModeNone}}].done)
+	done := &proof{done: make(chan struct{}), res: proved{enc: objstore.Encryption{Mode: objstore.ModeNone}}}
+	close(done.done)
+	b.proofs[question{ask: ask{Encryption: done.res.enc}}] = done
 	w, err := b.Create(t.Context(), "key", objstore.CreateOptions{})
 	require.NoError(t, err)
 	chunk := random(1 << 20)

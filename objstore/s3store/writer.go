@@ -22,6 +22,7 @@ type writer struct {
 	b      *bucket
 	key    string
 	opts   objstore.CreateOptions
+	tags   string // as in a query string
 	prot   protection
 	plan   partPlan
 	ctx    context.Context // of every background transfer
@@ -56,12 +57,17 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 		}
 		return nil, err
 	}
+	return b.newWriter(ctx, key, opts, prot), nil
+}
+
+// newWriter returns a writer whose object is protected as prot says.
+func (b *bucket) newWriter(ctx context.Context, key string, opts objstore.CreateOptions, prot protection) *writer {
 	w := &writer{
 		b: b, key: key, opts: opts, prot: prot, plan: newPartPlan(b.s.cfg.PartSize, opts.SizeHint),
 		cur: &partBuffer{pool: &b.s.chunks}, results: make(chan partResult, maxConcurrency),
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	return w, nil
+	return w
 }
 
 // checkNew refuses what no request could carry.
@@ -169,7 +175,7 @@ func (w *writer) flush() error {
 // begin starts the multipart upload.
 func (w *writer) begin(checksums bool) error {
 	u, err := w.b.beginUpload(w.ctx, w.key, uploadOptions{
-		meta: w.opts.Meta, headers: w.opts.Headers, class: w.opts.StorageClass, send: w.prot.send, checksums: checksums,
+		meta: w.opts.Meta, headers: w.opts.Headers, class: w.opts.StorageClass, tagging: w.tags, send: w.prot.send, checksums: checksums,
 	})
 	if err != nil {
 		return err
@@ -275,7 +281,7 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	h := w.opts.Headers
 	in := &s3.PutObjectInput{
 		Bucket: aws.String(b.name), Key: aws.String(w.key), ContentLength: aws.Int64(buf.size),
-		Metadata: encodeMeta(w.opts.Meta), StorageClass: types.StorageClass(w.opts.StorageClass),
+		Metadata: encodeMeta(w.opts.Meta), StorageClass: types.StorageClass(w.opts.StorageClass), Tagging: optional(w.tags),
 		ContentType: optional(h.ContentType), ContentEncoding: optional(h.ContentEncoding), ContentLanguage: optional(h.ContentLanguage),
 		ContentDisposition: optional(h.ContentDisposition), CacheControl: optional(h.CacheControl),
 	}

@@ -3,19 +3,26 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"io"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/encrypt"
 )
 
 // independent is an S3 client that shares no code with Coffer: what it finds
 // in a bucket is what is there.
-type independent struct{ c *minio.Client }
+type independent struct {
+	c      *minio.Client
+	secure bool
+	sse    encrypt.ServerSide // a customer key to read with; nil for none
+}
 
 // client connects to the store that the environment names.
 func client(t testing.TB, env []string) independent {
@@ -27,12 +34,33 @@ func client(t testing.TB, env []string) independent {
 	}
 	u, err := url.Parse(v["AWS_ENDPOINT_URL"])
 	must(t, err)
+	secure := u.Scheme == "https"
+	transport, err := minio.DefaultTransport(secure)
+	must(t, err)
+	if file := v["AWS_CA_BUNDLE"]; file != "" {
+		pem, err := os.ReadFile(file)
+		must(t, err)
+		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem)
+	}
 	c, err := minio.New(u.Host, &minio.Options{
 		Creds:  credentials.NewStaticV4(v["AWS_ACCESS_KEY_ID"], v["AWS_SECRET_ACCESS_KEY"], ""),
-		Secure: u.Scheme == "https", Region: v["AWS_REGION"], BucketLookup: minio.BucketLookupPath,
+		Secure: secure, Transport: transport, Region: v["AWS_REGION"], BucketLookup: minio.BucketLookupPath,
 	})
 	must(t, err)
-	return independent{c}
+	return independent{c: c, secure: secure}
+}
+
+// withCustomerKey returns a client that reads with a key of SSE-C, which this
+// one sends over https only.
+func (i independent) withCustomerKey(t testing.TB, key []byte) independent {
+	t.Helper()
+	if i.secure {
+		sse, err := encrypt.NewSSEC(key)
+		must(t, err)
+		i.sse = sse
+	}
+	return i
 }
 
 func (i independent) makeBucket(t testing.TB, bucket string) {

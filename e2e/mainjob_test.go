@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,64 +25,115 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-// TestMainJob is what users do: mount, make a bucket, copy a real tree and a
-// file of more than 1 GiB in, unmount, mount again, and find everything as it
-// was. What then lies in the bucket is checked by another program's eyes.
-//
-// The whole of the Go toolchain's sources (more than 10,000 files) goes to the
-// emulator; a third of them, the commands, to the real servers: they have the
-// same code on our side, and together more would take minutes.
+// mainJob is what users do: mount, make a bucket, copy a real tree and a file
+// of more than 1 GiB in, unmount, mount again, and find everything as it was.
+// What then lies in the bucket is checked by another program's eyes.
+type mainJob struct {
+	name string
+	// env starts the store; dir is where it may keep its data.
+	env  func(t testing.TB, dir string) []string
+	args []string
+	mode string // what getfattr shows
+	key  []byte // of SSE-C
+	// printable: the store takes no control characters in keys.
+	printable bool
+	tree string
+	copy string
+}
+
+func server(start func(testing.TB) *storetest.Server) func(testing.TB, string) []string {
+	return func(t testing.TB, _ string) []string { return start(t).Env() }
+}
+
+// TestMainJob copies the whole of the Go toolchain's sources (more than 10,000
+// files) to the emulator; a third of them, the commands, to the real servers:
+// they have the same code on our side, and together more would take minutes.
 func TestMainJob(t *testing.T) {
 	goSrc := goSources(t)
-	for _, tc := range []struct {
-		name string
-		// env starts the store; dir is where it may keep its data.
-		env  func(t testing.TB, dir string) []string
-		args []string
-		mode string // what getfattr shows
-		tree string
-		copy string
-	}{
-		{"emulator", emulatorProcess, nil, "SSE-S3",
-			goSrc, `cd "$SRC" && ls -A | xargs -P 4 -I{} cp -a {} "$DST/"`},
-		{"minio", func(t testing.TB, _ string) []string { return storetest.StartMinIO(t).Env() }, nil, "SSE-S3",
-			filepath.Join(goSrc, "cmd"), `cp -a "$SRC/." "$DST/"`},
-		{"versitygw", func(t testing.TB, _ string) []string { return storetest.StartVersityGW(t).Env() }, []string{"--allow-unencrypted"}, "none",
-			filepath.Join(goSrc, "cmd"), `tar -C "$SRC" -cf - . | tar -C "$DST" -xpf -`},
+	for _, job := range []mainJob{
+		{name: "emulator", env: emulatorProcess("aws"), mode: "SSE-S3",
+			tree: goSrc, copy: `cd "$SRC" && ls -A | xargs -P 4 -I{} cp -a {} "$DST/"`},
+		{name: "minio", env: server(storetest.StartMinIO), mode: "SSE-S3",
+			tree: filepath.Join(goSrc, "cmd"), copy: `cp -a "$SRC/." "$DST/"`},
+		{name: "versitygw", env: server(storetest.StartVersityGW), args: []string{"--allow-unencrypted"}, mode: "none",
+			tree: filepath.Join(goSrc, "cmd"), copy: `tar -C "$SRC" -cf - . | tar -C "$DST" -xpf -`},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			dir := filepath.Join(storetest.DataDir(t), "store")
-			m := mountWith(t, plainCoffer(t), tc.env(t, dir), tc.args...)
-			must(t, os.Mkdir(m.path("dataset"), 0o755))
-			must(t, os.Mkdir(m.path("dataset", "tree"), 0o755))
-			must(t, os.Mkdir(m.path("dataset", "odd"), 0o755))
-			odd := oddTree(t)
-			big := bigFile(t, 1<<30+4097)
+		t.Run(job.name, job.run)
+	}
+}
 
-			timed(t, "tree in", func() { shell(t, nil, tc.copy, tc.tree, m.path("dataset", "tree")) })
-			timed(t, "big file in", func() { shell(t, nil, `cp "$SRC" "$DST"`, big, m.path("dataset", "big")) })
-			shell(t, nil, `cp -a "$SRC/." "$DST/"`, odd, m.path("dataset", "odd"))
-			if got := xattr(t, m.path("dataset", "big"), "user.s3.encryption"); got != tc.mode {
-				t.Errorf("user.s3.encryption of the big file is %q, want %q", got, tc.mode)
+// TestMainJobInEveryMode does the main job, with a smaller tree, in each mode
+// that a server has besides those of TestMainJob.
+func TestMainJobInEveryMode(t *testing.T) {
+	tree := filepath.Join(goSources(t), "cmd", "compile")
+	keyFile, _ := customerKeyFile(t)
+	text, err := os.ReadFile(keyFile)
+	must(t, err)
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	must(t, err)
+	customer := []string{"--sse", "customer", "--sse-customer-key-file", keyFile}
+	for _, job := range []mainJob{
+		{name: "emulator SSE-KMS", env: emulatorProcess("aws"), args: []string{"--sse", "kms"}, mode: "SSE-KMS"},
+		{name: "emulator DSSE-KMS", env: emulatorProcess("aws"), args: []string{"--sse", "kms-dsse"}, mode: "DSSE-KMS"},
+		{name: "emulator SSE-C", env: emulatorProcess("aws", "--tls"), args: customer, mode: "SSE-C", key: key},
+		{name: "scality SSE-S3", env: emulatorProcess("scality"), mode: "SSE-S3", printable: true},
+		{name: "scality SSE-KMS", env: emulatorProcess("scality"), args: []string{"--sse", "kms"}, mode: "SSE-KMS", printable: true},
+		{name: "scality74 SSE-S3", env: emulatorProcess("scality74"), mode: "SSE-S3", printable: true},
+		{name: "minio SSE-KMS", env: server(storetest.StartMinIO), args: []string{"--sse", "kms", "--sse-kms-key-id", "demo-key"}, mode: "SSE-KMS"},
+		{name: "minio SSE-C", env: server(storetest.StartMinIOTLS), args: customer, mode: "SSE-C", key: key},
+		{name: "radosgw SSE-KMS", env: server(storetest.StartRadosGW), args: []string{"--sse", "kms", "--sse-kms-key-id", "demo-key"}, mode: "SSE-KMS"},
+		{name: "radosgw SSE-C", env: server(storetest.StartRadosGW), args: customer, mode: "SSE-C", key: key},
+	} {
+		job.tree, job.copy = tree, `cp -a "$SRC/." "$DST/"`
+		t.Run(job.name, job.run)
+	}
+}
+
+func (job mainJob) run(t *testing.T) {
+	dir := filepath.Join(storetest.DataDir(t), "store")
+	m := mountWith(t, plainCoffer(t), job.env(t, dir), job.args...)
+	must(t, os.Mkdir(m.path("dataset"), 0o755))
+	must(t, os.Mkdir(m.path("dataset", "tree"), 0o755))
+	must(t, os.Mkdir(m.path("dataset", "odd"), 0o755))
+	odd := oddTree(t)
+	if job.printable {
+		must(t, os.Remove(filepath.Join(odd, "new\nline")))
+	}
+	big := bigFile(t, 1<<30+4097)
+
+	timed(t, "tree in", func() { shell(t, nil, job.copy, job.tree, m.path("dataset", "tree")) })
+	timed(t, "big file in", func() { shell(t, nil, `cp "$SRC" "$DST"`, big, m.path("dataset", "big")) })
+	shell(t, nil, `cp -a "$SRC/." "$DST/"`, odd, m.path("dataset", "odd"))
+	for _, name := range []string{"big", "tree", "odd/empty"} {
+		if got := xattr(t, m.path("dataset", name), "user.s3.encryption"); got != job.mode {
+			t.Errorf("user.s3.encryption of %s is %q, want %q", name, got, job.mode)
+		}
+	}
+	m.stop()
+	m.start(job.args...)
+	timed(t, "diff of the tree", func() { shell(t, nil, `diff -r "$SRC" "$DST"`, job.tree, m.path("dataset", "tree")) })
+	timed(t, "big file out", func() { shell(t, nil, `cmp "$SRC" "$DST"`, big, m.path("dataset", "big")) })
+	shell(t, nil, `diff -r --no-dereference "$SRC" "$DST"`, odd, m.path("dataset", "odd"))
+	sameAttributes(t, job.tree, m.path("dataset", "tree"))
+	sameAttributes(t, odd, m.path("dataset", "odd"))
+	m.stop()
+	timed(t, "check by another client", func() {
+		other := client(t, m.env)
+		if job.key != nil {
+			if _, err := other.sum("dataset", "big"); err == nil {
+				t.Error("another client reads the big file without its key")
 			}
-			m.stop()
-			m.start(tc.args...)
-			timed(t, "diff of the tree", func() { shell(t, nil, `diff -r "$SRC" "$DST"`, tc.tree, m.path("dataset", "tree")) })
-			timed(t, "big file out", func() { shell(t, nil, `cmp "$SRC" "$DST"`, big, m.path("dataset", "big")) })
-			shell(t, nil, `diff -r --no-dereference "$SRC" "$DST"`, odd, m.path("dataset", "odd"))
-			sameAttributes(t, tc.tree, m.path("dataset", "tree"))
-			sameAttributes(t, odd, m.path("dataset", "odd"))
-			m.stop()
-			timed(t, "check by another client", func() {
-				other := client(t, m.env)
-				other.compareTree(t, "dataset", "tree/", tc.tree)
-				other.compareTree(t, "dataset", "odd/", odd)
-				other.compareFile(t, "dataset", "big", big)
-			})
-			if tc.name == "emulator" {
-				timed(t, "scan of what is at rest", func() { scanMainJob(t, dir, tc.tree, big) })
+			if other = other.withCustomerKey(t, job.key); other.sse == nil {
+				t.Log("that client shows no customer key over plain http")
+				return
 			}
-		})
+		}
+		other.compareTree(t, "dataset", "tree/", job.tree)
+		other.compareTree(t, "dataset", "odd/", odd)
+		other.compareFile(t, "dataset", "big", big)
+	})
+	if job.name == "emulator" {
+		timed(t, "scan of what is at rest", func() { scanMainJob(t, dir, job.tree, big) })
 	}
 }
 
@@ -115,9 +168,16 @@ func scanMainJob(t testing.TB, dir, tree, big string) {
 }
 
 // emulatorProcess runs "coffer emulator" and returns what it says to export.
-func emulatorProcess(t testing.TB, dir string) []string {
+func emulatorProcess(dialect string, args ...string) func(t testing.TB, dir string) []string {
+	return func(t testing.TB, dir string) []string {
+		t.Helper()
+		return runEmulator(t, append([]string{"--dir", dir, "--dialect", dialect}, args...))
+	}
+}
+
+func runEmulator(t testing.TB, args []string) []string {
 	t.Helper()
-	cmd := exec.Command(plainCoffer(t), "emulator", "--listen", "127.0.0.1:0", "--dir", dir)
+	cmd := exec.Command(plainCoffer(t), append([]string{"emulator"}, args...)...)
 	cmd.Env = baseEnv(t)
 	log := &syncBuffer{}
 	cmd.Stderr = log
@@ -131,7 +191,11 @@ func emulatorProcess(t testing.TB, dir string) []string {
 		}
 	})
 	var env []string
-	for lines := bufio.NewScanner(out); len(env) < 4; {
+	want := 5
+	if slices.Contains(args, "--tls") {
+		want++
+	}
+	for lines := bufio.NewScanner(out); len(env) < want; {
 		if !lines.Scan() {
 			t.Fatalf("the emulator said only %q\n%s", env, log)
 		}
@@ -340,7 +404,7 @@ func (i independent) compareFile(t testing.TB, bucket, key, name string) {
 
 // sum returns the SHA-256 of an object.
 func (i independent) sum(bucket, key string) (sum [32]byte, err error) {
-	o, err := i.c.GetObject(context.Background(), bucket, key, minio.GetObjectOptions{})
+	o, err := i.c.GetObject(context.Background(), bucket, key, minio.GetObjectOptions{ServerSideEncryption: i.sse})
 	if err != nil {
 		return sum, err
 	}

@@ -43,6 +43,10 @@ func TestModes(t *testing.T) {
 			map[string]string{"sse": "aws:kms", "sse.kms-key-id": "arn:aws:kms:demo-key"}},
 		{"minio SSE-C", storetest.StartMinIOTLS, []string{"--sse", "customer", "--sse-customer-key-file", key}, "SSE-C",
 			map[string]string{"sse": "", "sse.kms-key-id": ""}},
+		{"radosgw SSE-KMS", storetest.StartRadosGW, []string{"--sse", "kms", "--sse-kms-key-id", "second-key"}, "SSE-KMS",
+			map[string]string{"sse": "aws:kms", "sse.kms-key-id": "second-key"}},
+		{"radosgw SSE-C", storetest.StartRadosGW, []string{"--sse", "customer", "--sse-customer-key-file", key}, "SSE-C",
+			map[string]string{"sse": "", "sse.kms-key-id": ""}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := mountStore(t, tc.start(t).Env(), tc.args...)

@@ -99,7 +99,8 @@ func StartRadosGW(t testing.TB) *Server {
 		"--access-key="+rootUser, "--secret-key="+rootSecret)
 	s := &Server{Name: "radosgw", AccessKeyID: rootUser, SecretAccessKey: rootSecret, Region: region, Dir: dir}
 	start(t, s, "http", "/", func(addr string) *exec.Cmd {
-		return c.command("radosgw", "-f", "-n", "client.rgw.x", "--rgw-frontends", "beast endpoint="+addr)
+		// Without tcp_nodelay each reply waits 40 ms for a delayed ACK.
+		return c.command("radosgw", "-f", "-n", "client.rgw.x", "--rgw-frontends", "beast tcp_nodelay=1 endpoint="+addr)
 	})
 	return s
 }

@@ -74,7 +74,7 @@ func (b *bucket) discard(old, by *version) {
 }
 
 // retag replaces the tags of one version.
-func (b *bucket) retag(key, versionID string, tags []tag) (*version, error) {
+func (b *bucket) change(key, versionID string, set func(*version) error) (*version, error) {
 	b.gate.RLock()
 	defer b.gate.RUnlock()
 	if b.gone {
@@ -87,7 +87,9 @@ func (b *bucket) retag(key, versionID string, tags []tag) (*version, error) {
 		return nil, err
 	}
 	changed := *v
-	changed.Tags = tags
+	if err := set(&changed); err != nil {
+		return nil, err
+	}
 	return &changed, b.store(&changed)
 }
 

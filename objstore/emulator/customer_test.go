@@ -53,6 +53,7 @@ func (k ssecKey) read(t testing.TB, c *s3.Client, key string) []byte {
 func TestCustomerKey(t *testing.T) {
 	dir := t.TempDir()
 	_, c := bucketOn(t, emulator.Config{Dir: dir, AllowSSECOverHTTP: true})
+	unblock(t, c)
 	key, other, none := ssec(1), ssec(2), ssecKey{}
 	body := []byte("what only the holder of the key may read")
 	out, err := c.PutObject(t.Context(), key.put("k", body))
@@ -114,6 +115,7 @@ func TestCustomerKey(t *testing.T) {
 func TestCustomerKeyCopies(t *testing.T) {
 	dir := t.TempDir()
 	_, c := bucketOn(t, emulator.Config{Dir: dir, AllowSSECOverHTTP: true})
+	unblock(t, c)
 	k1, k2, none := ssec(1), ssec(2), ssecKey{}
 	body := []byte("a body that is carried from key to key")
 	_, err := c.PutObject(t.Context(), k1.put("a", body))
@@ -144,6 +146,7 @@ func TestCustomerKeyMultipart(t *testing.T) {
 	dir := t.TempDir()
 	cfg := emulator.Config{Dir: dir, AllowSSECOverHTTP: true}
 	_, c := bucketOn(t, cfg)
+	unblock(t, c)
 	key, other, none := ssec(1), ssec(2), ssecKey{}
 	body := noise(3, partSize+1000)
 	_, err := c.PutObject(t.Context(), other.put("source", body[partSize:]))

@@ -18,6 +18,9 @@ type dialect struct {
 	encrypts bool
 	// customerKeys: SSE-C is served; else its headers are ignored.
 	customerKeys bool
+	// blocksCustomer: new buckets take no SSE-C until they are told to (Amazon
+	// S3 since April 2026).
+	blocksCustomer bool
 	// refusesCustomer are the verbs that answer 501 to SSE-C headers.
 	refusesCustomer string
 	// refusesSSE: the SSE header is answered with 501.
@@ -92,7 +95,7 @@ type dialect struct {
 // CloudServer 8.8.35; 7.4 is by its source, where ?encryption and the SSE
 // header are among what is not supported.
 var dialects = [...]dialect{
-	{name: "aws", encrypts: true, customerKeys: true, encryptsByDefault: true, bucketEncryption: true, modes: "AES256 aws:kms aws:kms:dsse"},
+	{name: "aws", encrypts: true, customerKeys: true, encryptsByDefault: true, blocksCustomer: true, bucketEncryption: true, modes: "AES256 aws:kms aws:kms:dsse"},
 	{name: "liar", bucketEncryption: true, echoesSSE: true},
 	{name: "nosse"},
 	{

@@ -6,8 +6,9 @@
 // command "coffer emulator". It also records every request and injects faults,
 // so that a client can be shown a store that fails in a chosen place.
 //
-// It is a development tool. There is one account, no policies and no lifecycle
-// rules, and the key that encrypts the data lies beside the data: encryption
+// It is a development tool. There is one account, whose buckets can be made to
+// look like another's or like those of another region ([Server.SetTraits]), no
+// policies and no lifecycle rules; what is archived is restored at once. The key that encrypts the data lies beside the data: encryption
 // here shows that a client asked for it, it does not protect against somebody
 // who can read the directory.
 //

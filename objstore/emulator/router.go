@@ -64,6 +64,7 @@ func routes() []route {
 		{"GET", onObject, "uploadId", "ListParts", "part-number-marker max-parts encoding-type", "", (*Server).listParts},
 		{"POST", onObject, "uploadId", "CompleteMultipartUpload", "", "", (*Server).completeUpload},
 		{"DELETE", onObject, "uploadId", "AbortMultipartUpload", "", "", (*Server).abortUpload},
+		{"POST", onObject, "restore", "RestoreObject", "versionId", "", (*Server).restoreObject},
 		{"POST", onObject, "uploads", "CreateMultipartUpload", "", "", (*Server).createUpload},
 		{"GET", onObject, "tagging", "GetObjectTagging", "versionId", "", (*Server).getTagging},
 		{"PUT", onObject, "tagging", "PutObjectTagging", "versionId", "", (*Server).putTagging},

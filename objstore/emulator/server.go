@@ -39,6 +39,7 @@ type Server struct {
 
 	mu      sync.RWMutex
 	buckets map[string]*bucket
+	traits  map[string]Traits
 	closed  bool
 	http    *http.Server
 	address string
@@ -63,7 +64,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, dialect: d, routes: routes(), buckets: map[string]*bucket{}, done: make(chan struct{}),
+		cfg: cfg, dialect: d, routes: routes(), buckets: map[string]*bucket{}, traits: map[string]Traits{}, done: make(chan struct{}),
 		creds: credentials{cfg.AccessKeyID, cfg.SecretAccessKey, cfg.Region},
 		clock: &clock{now: time.Now}, log: requestLog{max: cfg.LogSize},
 	}
@@ -357,7 +358,7 @@ func (s *Server) handle(c *call, rt *route) error {
 		return s.handleKMS(c)
 	}
 	var err error
-	if c.sig, err = s.creds.verify(c.r, c.query, s.signatureTime()); err != nil {
+	if c.sig, err = s.authenticate(c); err != nil {
 		return err
 	}
 	if rt == nil {
@@ -374,6 +375,9 @@ func (s *Server) handle(c *call, rt *route) error {
 	if rt.level != onService && rt.verb != "CreateBucket" {
 		if c.bucket = s.bucketNamed(c.name); c.bucket == nil {
 			return errNoSuchBucket(c.name)
+		}
+		if err := s.admit(c, c.name); err != nil {
+			return err
 		}
 	}
 	return rt.handle(s, c)
@@ -420,7 +424,7 @@ func (s *Server) refuse(c *call, w *reply, err error) {
 		c.sendKMSError(e)
 		return
 	}
-	w.Header().Set("x-amz-bucket-region", s.cfg.Region)
+	w.Header().Set("x-amz-bucket-region", s.regionOf(c.name))
 	if c.r.Header.Get("Expect") == "" {
 		_, _ = io.CopyN(io.Discard, c.r.Body, maxDrain)
 		c.sendError(e)

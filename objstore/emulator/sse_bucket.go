@@ -37,8 +37,9 @@ type blockedXML struct {
 	Types []string `xml:"EncryptionType"`
 }
 
-// rule reads a configuration as the dialect takes it.
-func (s *Server) rule(doc encryptionXML) (bucketRule, error) {
+// rule reads a configuration as the dialect takes it; what it does not mention
+// of now stays.
+func (s *Server) rule(doc encryptionXML, now bucketRule) (bucketRule, error) {
 	d := s.dialect
 	if len(doc.Rules) != 1 {
 		return bucketRule{}, errMalformedXML()
@@ -63,6 +64,7 @@ func (s *Server) rule(doc encryptionXML) (bucketRule, error) {
 	if rule.KeyID != "" && !isKMSMode(rule.Algorithm) {
 		return bucketRule{}, fail("InvalidArgument", "a KMSMasterKeyID is not applicable if the default sse algorithm is not aws:kms or aws:kms:dsse")
 	}
+	rule.BlocksCustomer = now.BlocksCustomer
 	if x.Blocked != nil && !d.dropsBucketKey {
 		for _, kind := range x.Blocked.Types {
 			if kind != "SSE-C" && kind != "NONE" {
@@ -128,7 +130,7 @@ func (s *Server) putBucketEncryption(c *call) error {
 	if err := c.readXML(&doc); err != nil {
 		return err
 	}
-	rule, err := s.rule(doc)
+	rule, err := s.rule(doc, c.bucket.config().Encryption)
 	if err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ func (s *Server) deleteBucketEncryption(c *call) error {
 	if !s.dialect.bucketEncryption {
 		return errNotImplemented()
 	}
-	if err := c.bucket.configure(func(conf *bucketConfig) { conf.Encryption = bucketRule{} }); err != nil {
+	if err := c.bucket.configure(func(conf *bucketConfig) { conf.Encryption = bucketRule{BlocksCustomer: conf.Encryption.BlocksCustomer} }); err != nil {
 		return err
 	}
 	return c.send(http.StatusNoContent)

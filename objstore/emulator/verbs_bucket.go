@@ -45,7 +45,7 @@ func (s *Server) listBuckets(c *call) error {
 	buckets := maps.Clone(s.buckets)
 	s.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(buckets)) {
-		if name <= after || len(name) < len(doc.Prefix) || name[:len(doc.Prefix)] != doc.Prefix {
+		if s.traitsOf(name).Foreign || name <= after || len(name) < len(doc.Prefix) || name[:len(doc.Prefix)] != doc.Prefix {
 			continue
 		}
 		if n := len(doc.Buckets.Bucket); n == limit {
@@ -54,7 +54,7 @@ func (s *Server) listBuckets(c *call) error {
 			}
 			break
 		}
-		doc.Buckets.Bucket = append(doc.Buckets.Bucket, bucketXML{name, timeText(buckets[name].config().Created), s.cfg.Region})
+		doc.Buckets.Bucket = append(doc.Buckets.Bucket, bucketXML{name, timeText(buckets[name].config().Created), s.regionOf(name)})
 	}
 	return c.sendXML(http.StatusOK, doc)
 }
@@ -89,6 +89,7 @@ func (s *Server) createBucket(c *call) error {
 		}
 	} else {
 		conf := bucketConfig{Created: s.clock.now().UTC()}
+		conf.Encryption.BlocksCustomer = s.dialect.blocksCustomer
 		if s.dialect.creationHeader {
 			conf.Encryption = s.creationRule(c.r.Header)
 		}
@@ -105,7 +106,7 @@ func (s *Server) createBucket(c *call) error {
 }
 
 func (s *Server) headBucket(c *call) error {
-	c.w.Header().Set("x-amz-bucket-region", s.cfg.Region)
+	c.w.Header().Set("x-amz-bucket-region", s.regionOf(c.name))
 	c.w.Header().Set("Content-Type", "application/xml")
 	c.w.WriteHeader(http.StatusOK)
 	return nil
@@ -130,8 +131,8 @@ func (s *Server) getBucketLocation(c *call) error {
 		Region  string   `xml:",chardata"`
 	}
 	doc.Xmlns = xmlns
-	if s.cfg.Region != "us-east-1" {
-		doc.Region = s.cfg.Region
+	if r := s.regionOf(c.name); r != "us-east-1" {
+		doc.Region = r
 	}
 	return c.sendXML(http.StatusOK, doc)
 }

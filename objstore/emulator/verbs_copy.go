@@ -31,11 +31,17 @@ func (s *Server) openSource(c *call) (*source, error) {
 	if b == nil {
 		return nil, errNoSuchBucket(name)
 	}
+	if err := s.admit(c, name); err != nil {
+		return nil, err
+	}
 	body, err := b.open(key, versionID)
 	if err != nil {
 		return nil, err
 	}
 	err = body.v.SSE.admit(customer)
+	if err == nil && body.v.archived(s.clock.now()) {
+		err = errArchived(body.v)
+	}
 	if err == nil {
 		err = readCondition(c.r.Header, "X-Amz-Copy-Source-", body.v)
 	}

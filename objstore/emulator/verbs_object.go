@@ -162,6 +162,9 @@ func (s *Server) getObject(c *call) error {
 		return err
 	}
 	if c.r.Method != http.MethodHead {
+		if v.archived(s.clock.now()) {
+			return errArchived(v)
+		}
 		if body.root, err = s.root(c, c.bucket.name, c.key, v.SSE, customer); err != nil {
 			return err
 		}
@@ -180,6 +183,7 @@ func (s *Server) getObject(c *call) error {
 	if v.StorageClass != "" {
 		out.Set("x-amz-storage-class", v.StorageClass)
 	}
+	c.showRestore(v)
 	if len(v.Tags) > 0 {
 		out.Set("x-amz-tagging-count", strconv.Itoa(len(v.Tags)))
 	}

@@ -46,7 +46,10 @@ func (s *Server) putTagging(c *call) error {
 func (s *Server) deleteTagging(c *call) error { return s.retag(c, nil, http.StatusNoContent) }
 
 func (s *Server) retag(c *call, tags []tag, status int) error {
-	v, err := c.bucket.retag(c.key, c.query.Get("versionId"), tags)
+	v, err := c.bucket.change(c.key, c.query.Get("versionId"), func(v *version) error {
+		v.Tags = tags
+		return nil
+	})
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type version struct {
 	Meta         map[string]string `json:"meta,omitempty"` // names in lower case
 	Tags         []tag             `json:"tags,omitempty"`
 	StorageClass string            `json:"storageClass,omitempty"` // "" is STANDARD
+	Restored     time.Time         `json:"restored,omitzero"`      // until when an archived object can be read
 	SSE          sseState          `json:"sse,omitzero"`
 	Checksum     checksum          `json:"checksum,omitzero"`
 	// Parts and Upload describe a multipart upload; a repeated Complete of

@@ -37,8 +37,8 @@ type mainJob struct {
 	key  []byte // of SSE-C
 	// printable: the store takes no control characters in keys.
 	printable bool
-	tree string
-	copy string
+	tree      string
+	copy      string
 }
 
 func server(start func(testing.TB) *storetest.Server) func(testing.TB, string) []string {

@@ -25,6 +25,9 @@ type bucket struct {
 	losesKeys atomic.Bool
 	// refused is set once it was logged why nothing is written here.
 	refused atomic.Bool
+	// insists is set once a part was denied for want of the header that its
+	// upload was begun with.
+	insists atomic.Bool
 
 	mu     sync.Mutex
 	proofs map[question]*proof

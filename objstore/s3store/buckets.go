@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -18,10 +19,15 @@ import (
 func (s *Store) Buckets(ctx context.Context) ([]objstore.BucketInfo, error) {
 	var all []objstore.BucketInfo
 	in := &s3.ListBucketsInput{}
+	region := s.region
 	for {
 		out, err := do(ctx, s.op("list buckets", "", ""), func(ctx context.Context) (*s3.ListBucketsOutput, error) {
-			return s.client("", "").ListBuckets(ctx, in)
+			return s.client("", region).ListBuckets(ctx, in)
 		})
+		if other := headerOf(err, "x-amz-bucket-region"); other != "" && region == s.region && other != region {
+			region = other
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -119,12 +125,28 @@ func (s *Store) headBucket(ctx context.Context, name, region string) (string, er
 		other = s.bucketLocation(ctx, name)
 	}
 	if other == "" || other == region {
-		return "", err
+		return "", s.explainForbidden(err)
 	}
 	if _, err := head(other); err != nil {
-		return "", err
+		return "", s.explainForbidden(err)
 	}
 	return other, nil
+}
+
+// explainForbidden adds to a 403 what it can mean: a reply to HEAD says
+// nothing.
+func (s *Store) explainForbidden(err error) error {
+	var e *objstore.Error
+	if statusOf(err) != http.StatusForbidden || !errors.As(err, &e) {
+		return err
+	}
+	c := *e
+	help := "the bucket is another account's, or these credentials may not use it"
+	if !s.cfg.RequesterPays {
+		help += "; where its owner lets the requester pay, agree to that"
+	}
+	c.Err = fmt.Errorf("%w (%s)", e.Err, help)
+	return &c
 }
 
 // bucketLocation asks for the region of a bucket; "" when that is refused.

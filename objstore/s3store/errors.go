@@ -69,11 +69,12 @@ var kindsByCode = map[string]objstore.Kind{
 
 // helpByCode adds what a user can do to errors whose text does not say it.
 var helpByCode = map[string]string{
-	"InvalidAccessKeyId":    "the store does not know this access key: check the profile and that the key belongs to this endpoint",
-	"SignatureDoesNotMatch": "the secret key does not fit the access key",
-	"RequestTimeTooSkewed":  "the clock of this machine differs too much from the store's",
-	"ExpiredToken":          "renew the credentials; they are read again at the next request",
-	"InvalidObjectState":    "the object is archived and must be restored before it can be read",
+	"InvalidAccessKeyId":           "the store does not know this access key: check the profile and that the key belongs to this endpoint",
+	"SignatureDoesNotMatch":        "the secret key does not fit the access key",
+	"RequestTimeTooSkewed":         "the clock of this machine differs too much from the store's",
+	"ExpiredToken":                 "renew the credentials; they are read again at the next request",
+	"AuthorizationHeaderMalformed": "name the region that the store expects",
+	"InvalidObjectState":           "the object is archived and must be restored before it can be read",
 }
 
 // kindOf classifies a reply by its code, and by its status where the code says

@@ -103,10 +103,12 @@ func (u *upload) put(ctx context.Context, n int, buf *partBuffer) (uploadedPart,
 		ContentLength: aws.Int64(buf.size),
 	}
 	in.ChecksumCRC32, in.ContentMD5 = u.b.digests(buf, !u.checksums)
-	body := buf.reader()
-	out, err := do(withSSE(ctx, u.send), u.b.s.op("put", u.b.name, u.key).sending(buf.size), func(ctx context.Context) (*s3.UploadPartOutput, error) {
-		in.Body = body
-		return u.b.client.UploadPart(ctx, in, unsigned)
+	out, err := insisting(ctx, u, func(ctx context.Context) (*s3.UploadPartOutput, error) {
+		body := buf.reader()
+		return do(ctx, u.b.s.op("put", u.b.name, u.key).sending(buf.size), func(ctx context.Context) (*s3.UploadPartOutput, error) {
+			in.Body = body
+			return u.b.client.UploadPart(ctx, in, unsigned)
+		})
 	})
 	if err != nil {
 		return uploadedPart{}, err
@@ -133,9 +135,10 @@ func (u *upload) copyPart(ctx context.Context, n int, src objstore.Ref, off, siz
 	if err != nil {
 		return uploadedPart{}, err
 	}
-	ctx = withSource(withSSE(ctx, u.send), key)
-	out, err := do(ctx, u.b.s.op("copy", u.b.name, u.key).sending(size), func(ctx context.Context) (*s3.UploadPartCopyOutput, error) {
-		return u.b.client.UploadPartCopy(ctx, in)
+	out, err := insisting(withSource(ctx, key), u, func(ctx context.Context) (*s3.UploadPartCopyOutput, error) {
+		return do(ctx, u.b.s.op("copy", u.b.name, u.key).sending(size), func(ctx context.Context) (*s3.UploadPartCopyOutput, error) {
+			return u.b.client.UploadPartCopy(ctx, in)
+		})
 	})
 	switch {
 	case isPrecondition(err):
@@ -146,6 +149,26 @@ func (u *upload) copyPart(ctx context.Context, n int, src objstore.Ref, off, siz
 		return uploadedPart{}, newError("copy", u.b.name+"/"+u.key, objstore.Integrity, "the reply to part %d names no ETag", n)
 	}
 	return uploadedPart{etag: etagOf(out.CopyPartResult.ETag), size: size}, nil
+}
+
+// insisting sends a request of an upload for which the encryption was chosen
+// when the upload was begun. A policy that denies uploads without a header for
+// it denies these requests too, as MinIO reads it; they are sent again with the
+// header, and the later ones of the bucket as well.
+func insisting[T any](ctx context.Context, u *upload, request func(context.Context) (T, error)) (T, error) {
+	e := u.send
+	e.everywhere = u.b.insists.Load()
+	out, err := request(withSSE(ctx, e))
+	if objstore.KindOf(err) != objstore.Permission || e.everywhere || e.SSEHeader() == "" {
+		return out, err
+	}
+	e.everywhere = true
+	again, aerr := request(withSSE(ctx, e))
+	if aerr != nil {
+		return out, err
+	}
+	u.b.insists.Store(true)
+	return again, nil
 }
 
 // size is the length of the whole object.
@@ -170,8 +193,12 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	}
 	in.IfMatch, in.IfNoneMatch = u.b.conditions(cond)
 	o := u.b.s.op("put", u.b.name, u.key)
-	out, st, err := doState(withSSE(ctx, u.send), o, func(ctx context.Context) (*s3.CompleteMultipartUploadOutput, error) {
-		return u.b.client.CompleteMultipartUpload(ctx, in)
+	var st *opState
+	out, err := insisting(ctx, u, func(ctx context.Context) (out *s3.CompleteMultipartUploadOutput, err error) {
+		out, st, err = doState(ctx, o, func(ctx context.Context) (*s3.CompleteMultipartUploadOutput, error) {
+			return u.b.client.CompleteMultipartUpload(ctx, in)
+		})
+		return out, err
 	})
 	if err == nil {
 		obj = objstore.Object{Entry: objstore.Entry{

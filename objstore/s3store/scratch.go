@@ -88,16 +88,31 @@ func (b *bucket) removeProbes(ctx context.Context) bool {
 }
 
 // remove deletes every version that was written. It works after ctx has ended
-// too: a probe leaves nothing behind.
+// too: a probe leaves nothing behind, but versions that an object lock keeps;
+// those get a delete marker, so that nobody sees them.
 func (sc *scratch) remove(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
-	for v := range sc.versions {
-		in := &s3.DeleteObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), VersionId: optional(v)}
+	remove := func(version string) error {
+		in := &s3.DeleteObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), VersionId: optional(version)}
 		_, err := do(ctx, sc.b.s.probe("remove probe", sc.b.name, sc.key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
 			return sc.b.client.DeleteObject(ctx, in)
 		})
-		if err != nil && objstore.KindOf(err) != objstore.NotExist {
+		if objstore.KindOf(err) == objstore.NotExist {
+			return nil
+		}
+		return err
+	}
+	var locked error
+	for v := range sc.versions {
+		switch err := remove(v); {
+		case err == nil:
+		case v != "" && statusOf(err) >= 400 && statusOf(err) < 500:
+			locked = err
+		default:
 			sc.b.s.log.Warn("a scratch object could not be removed", "bucket", sc.b.name, "key", sc.key, "error", err)
 		}
+	}
+	if locked != nil {
+		sc.b.s.log.Warn("versions of a scratch object stay, as the bucket locks its objects", "bucket", sc.b.name, "key", sc.key, "error", locked, "hidden", remove("") == nil)
 	}
 }

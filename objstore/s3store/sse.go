@@ -23,25 +23,29 @@ type ask struct {
 	// context is the encryption context of a KMS, as its header wants it: the
 	// base64 of a JSON object; "" for none.
 	context string
+	// everywhere has the requests for the parts of an upload ask as well.
+	everywhere bool
 }
 
 // roles is what a request needs to know of keys, by its name.
 type roles struct {
 	choose bool // it decides how a new object is protected
+	repeat bool // it may repeat what an earlier request has decided
 	key    bool // it takes the customer key of the object that it names
 	source bool // it takes the customer key of the object that it copies from
 }
 
 // sseVerbs are the requests that take headers of server-side encryption. The
-// parts of an upload must not repeat what the upload has chosen, but do need
-// its customer key, as does the Complete of an upload with checksums.
+// parts of an upload do not repeat what the upload has chosen, which AWS
+// refuses, unless they must (see insisting), but do need its customer key, as
+// does the Complete of an upload with checksums.
 var sseVerbs = map[string]roles{
 	"PutObject":               {choose: true, key: true},
 	"CreateMultipartUpload":   {choose: true, key: true},
 	"CopyObject":              {choose: true, key: true, source: true},
-	"UploadPart":              {key: true},
-	"UploadPartCopy":          {key: true, source: true},
-	"CompleteMultipartUpload": {key: true},
+	"UploadPart":              {repeat: true, key: true},
+	"UploadPartCopy":          {repeat: true, key: true, source: true},
+	"CompleteMultipartUpload": {repeat: true, key: true},
 	"GetObject":               {key: true},
 	"HeadObject":              {key: true},
 }
@@ -80,7 +84,7 @@ func kmsContext(pairs map[string]string) string {
 func (r *keyring) sseHeaders(verb string, e ask, source string) (map[string]string, error) {
 	role := sseVerbs[verb]
 	h := map[string]string{}
-	if role.choose && e.SSEHeader() != "" {
+	if (role.choose || role.repeat && e.everywhere) && e.SSEHeader() != "" {
 		h[headerSSE] = e.SSEHeader()
 		if e.KMSKeyID != "" {
 			h["x-amz-server-side-encryption-aws-kms-key-id"] = e.KMSKeyID

@@ -243,6 +243,12 @@ func TestHeadersByVerb(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, h, want, verb)
 	}
+	kms.everywhere = true // what is chosen once is repeated
+	for verb, want := range map[string]int{"CreateMultipartUpload": 2, "UploadPart": 2, "UploadPartCopy": 5, "CompleteMultipartUpload": 2, "GetObject": 0, "HeadObject": 0} {
+		h, err := ring.sseHeaders(verb, kms, b.MD5())
+		require.NoError(t, err)
+		require.Len(t, h, want, verb)
+	}
 	_, err := ring.sseHeaders("CopyObject", kms, "unknown")
 	require.ErrorIs(t, err, objstore.KeyUnavailable)
 }

@@ -76,7 +76,9 @@ func TestCrash(t *testing.T) {
 			if tc.verb != "" {
 				// The request arrives, is held back, and then carried out
 				// although nobody waits for the answer any more.
-				s.Inject(emulator.Fault{Verb: tc.verb, Delay: 2 * time.Second})
+				for _, key := range []string{"there", "moved"} { // and no scratch object
+					s.Inject(emulator.Fault{Verb: tc.verb, KeyPattern: key, Delay: 2 * time.Second})
+				}
 			}
 			done := make(chan error, 1)
 			go func() { done <- tc.do(m) }()

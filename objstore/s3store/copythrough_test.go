@@ -85,7 +85,7 @@ func TestCopyThroughDoesNotUndo(t *testing.T) {
 	put(t, b, "seed", []byte("new"), objstore.CreateOptions{})
 	_, err := b.Copy(t.Context(), "other", objstore.Ref{Key: "key"}, objstore.CopyOptions{}) // the probe is over
 	require.NoError(t, err)
-	srv.Inject(emulator.Fault{Verb: "PutObject", Delay: time.Second})
+	srv.Inject(emulator.Fault{Verb: "PutObject", Delay: 300 * time.Millisecond})
 	done := make(chan error)
 	go func() {
 		_, err := b.Copy(t.Context(), "key", objstore.Ref{Key: "key"}, objstore.CopyOptions{Meta: map[string]string{"a": "b"}})

@@ -22,7 +22,8 @@ import (
 
 const checkLong = `Try out what a mount needs: credentials, endpoint and region, what the endpoint
 honours and whether it encrypts, the FUSE device and its helper. With a bucket,
-scratch objects named .coffer-probe-... are written below the prefix, looked at
+scratch objects named .coffer-probe-... are written below the prefix, in each
+mode of encryption (SSE-C with a key of its own when none is given), looked at
 and removed; with --read-only the bucket's word is taken, and proves nothing.
 
 With --uploads it lists multipart uploads that were begun and never ended, in

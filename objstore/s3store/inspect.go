@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"crypto/rand"
 
 	"coffer/objstore"
 )
@@ -90,11 +91,86 @@ func (s *Store) Inspect(ctx context.Context, bucket string) (Report, error) {
 	default:
 		add("new objects are encrypted", ResultUnknown, err.Error())
 	}
+	if !s.cfg.ReadOnly && objstore.KindOf(err) != objstore.Unavailable {
+		for _, mode := range []objstore.Mode{objstore.ModeSSES3, objstore.ModeSSEKMS, objstore.ModeDSSEKMS, objstore.ModeSSEC} {
+			res, detail := b.honours(ctx, mode)
+			add("honours "+string(mode), res, detail)
+		}
+	}
+	if err == nil && enc.Encrypted() && !s.cfg.ReadOnly {
+		res, detail := b.copiesEncrypted(ctx)
+		add("copies inside the store are encrypted", res, detail)
+	}
 	f := s.caps.get()
 	add("wrong CRC32 is refused", asResult(f.crc32), "")
 	add("If-None-Match keeps objects from being replaced", asResult(f.ifAbsent), "")
 	add("If-Match keeps other versions from being replaced", asResult(f.ifMatch), "")
 	return r, nil
+}
+
+// honours tells whether an object that asks for mode comes out so.
+func (b *bucket) honours(ctx context.Context, mode objstore.Mode) (Result, string) {
+	if mode == objstore.ModeSSEC && b.s.keys.empty() {
+		s, err := b.s.withAnyKey(ctx)
+		if err != nil {
+			return ResultUnknown, err.Error()
+		}
+		defer func() { _ = s.Close() }() // never fails
+		b = newBucket(s, b.name, b.region)
+	}
+	rule := b.s.cfg.rule(b.name, b.s.cfg.ProbePrefix)
+	want := objstore.Encryption{Mode: mode}
+	if rule.Encryption.Mode == mode {
+		want = rule.Encryption // with its key
+	}
+	asked, err := b.askFor(rule, want)
+	if err != nil {
+		return ResultUnknown, err.Error()
+	}
+	res, err := b.prove(ctx, question{ask: asked})
+	switch objstore.KindOf(err) {
+	case 0:
+	case objstore.KeyUnavailable, objstore.Permission:
+		return ResultNo, err.Error()
+	default:
+		return ResultUnknown, err.Error()
+	}
+	switch {
+	case res.why != nil:
+		return ResultNo, res.why.Error()
+	case satisfies(asked.Encryption, res.enc) == wrongMode:
+		return ResultNo, "a scratch object came out as " + describe(res.enc)
+	}
+	return ResultYes, describe(res.enc)
+}
+
+// withAnyKey is a store as s with a customer key that nobody will know again.
+func (s *Store) withAnyKey(ctx context.Context) (*Store, error) {
+	var raw [customerKeySize]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	key, err := NewCustomerKey(raw[:])
+	if err != nil {
+		return nil, err
+	}
+	cfg := s.cfg
+	cfg.CustomerKeys = []CustomerKey{key}
+	return newStore(ctx, cfg, s.patience)
+}
+
+// copiesEncrypted tells whether the store itself copies what is written here.
+func (b *bucket) copiesEncrypted(ctx context.Context) (Result, string) {
+	prot, err := b.protect(ctx, b.s.cfg.ProbePrefix, objstore.Encryption{})
+	if err != nil {
+		return ResultUnknown, err.Error()
+	}
+	res, err := b.prove(ctx, question{ask: prot.send, copied: true})
+	switch {
+	case err != nil:
+		return ResultUnknown, err.Error()
+	case res.why != nil:
+		return ResultNo, "what is renamed is read and written anew by this machine: " + res.why.Error()
+	}
+	return ResultYes, describe(res.enc)
 }
 
 func asResult(s support) Result { return Result(s.String()) }

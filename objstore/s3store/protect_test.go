@@ -278,7 +278,15 @@ func TestCopyByParts(t *testing.T) {
 }
 
 func TestInspect(t *testing.T) {
-	for dialect, want := range map[string]Result{"aws": ResultYes, "liar": ResultNo} {
+	const yes, no = ResultYes, ResultNo
+	for dialect, want := range map[string]struct{ encrypts, s3, kms, dsse, customer, copies Result }{
+		"aws":       {yes, yes, yes, yes, no, yes}, // SSE-C is blocked, and http is no way for it
+		"minio":     {yes, yes, yes, no, no, yes},
+		"scality":   {yes, yes, yes, no, no, yes},
+		"scality74": {yes, yes, no, no, no, yes},
+		"liar":      {no, no, no, no, no, ""},
+		"nosse":     {no, no, no, no, no, ""},
+	} {
 		t.Run(dialect, func(t *testing.T) {
 			_, s, b := emulated(t, dialect, Config{})
 			r, err := s.Inspect(t.Context(), "bucket")
@@ -288,11 +296,32 @@ func TestInspect(t *testing.T) {
 				results[c.Name] = c.Result
 				require.NotContains(t, c.Detail, os.Getenv("AWS_SECRET_ACCESS_KEY"))
 			}
-			require.Equal(t, want, results["new objects are encrypted"])
+			require.Equal(t, want.encrypts, results["new objects are encrypted"])
+			require.Equal(t, want.s3, results["honours SSE-S3"])
+			require.Equal(t, want.kms, results["honours SSE-KMS"])
+			require.Equal(t, want.dsse, results["honours DSSE-KMS"])
+			require.Equal(t, want.customer, results["honours SSE-C"])
+			require.Equal(t, want.copies, results["copies inside the store are encrypted"])
 			require.Equal(t, ResultYes, results["credentials found"])
 			require.Equal(t, ResultYes, results["list buckets"])
-			require.Equal(t, ResultYes, results["wrong CRC32 is refused"])
+			require.Equal(t, strings.HasPrefix(dialect, "scality"), results["wrong CRC32 is refused"] == no)
 			require.Empty(t, list(t, b, objstore.Query{}))
 		})
+	}
+}
+
+func TestInspectTriesCustomerKeysWithoutOne(t *testing.T) {
+	srv := storetest.StartMinIOTLS(t)
+	s := testStore(t, srv.Env(), Config{CAFile: srv.CAFile})
+	_, err := s.CreateBucket(t.Context(), "bucket", objstore.CreateBucketOptions{})
+	require.NoError(t, err)
+	r, err := s.Inspect(t.Context(), "bucket")
+	require.NoError(t, err)
+	require.Contains(t, r.Checks, Check{Name: "honours SSE-KMS", Result: ResultYes, Detail: "SSE-KMS under key arn:aws:kms:demo-key"})
+	for _, c := range r.Checks {
+		if c.Name == "honours SSE-C" {
+			require.Equal(t, ResultYes, c.Result)
+			require.Contains(t, c.Detail, "SSE-C under the key with MD5 ")
+		}
 	}
 }

@@ -56,7 +56,9 @@ func TestKMSKeysThatFail(t *testing.T) {
 			objstore.Permission, "AccessDenied",
 		},
 		"pending deletion": {
-			func(t *testing.T, srv *emulator.Server, arn string) { require.NoError(t, srv.ScheduleKMSKeyDeletion(arn)) },
+			func(t *testing.T, srv *emulator.Server, arn string) {
+				require.NoError(t, srv.ScheduleKMSKeyDeletion(arn))
+			},
 			nil, objstore.KeyUnavailable, "pending deletion",
 		},
 		"throttled": {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -178,70 +177,6 @@ func detached(t *testing.T, env []string, args ...string) (mnt string) {
 		t.Fatal("mount has returned, and nothing is mounted")
 	}
 	return mnt
-}
-
-// TestNoSecretIsShown looks where a secret could show: arguments, output, log,
-// and whatever the daemon leaves in files; and at who may talk to it.
-func TestNoSecretIsShown(t *testing.T) {
-	s := startEmulator(t, "aws")
-	env := append(baseEnv(t), s.Env()...)
-	secret := envOf(env, "AWS_SECRET_ACCESS_KEY")
-	logFile := filepath.Join(t.TempDir(), "log")
-	mnt := detached(t, env, "--log-file", logFile)
-	must(t, os.Mkdir(filepath.Join(mnt, "bucket"), 0o755))
-	s.Inject(emulator.Fault{Verb: "PutObject", KeyPattern: "f", Code: "AccessDenied"})
-	if err := os.WriteFile(filepath.Join(mnt, "bucket", "f"), []byte("x"), 0o644); err == nil {
-		t.Error("a refused write succeeded")
-	}
-	s.ClearFaults()
-	code, status, stderr := coffers(t, env, "status", mnt)
-	if code != 0 {
-		t.Fatalf("status: %d, %s", code, stderr)
-	}
-	ps, err := exec.Command("ps", "-e", "-ww", "-o", "args").Output()
-	must(t, err)
-	log, err := os.ReadFile(logFile)
-	must(t, err)
-	if !strings.Contains(string(log), "AccessDenied") || !strings.Contains(string(ps), mnt) {
-		t.Error("neither the failure in the log nor the daemon in the list of processes: nothing was looked at")
-	}
-	for what, text := range map[string]string{"ps": string(ps), "the log": string(log), "status": status} {
-		if strings.Contains(text, secret) {
-			t.Errorf("%s shows the secret", what)
-		}
-	}
-	sockets := 0
-	must(t, filepath.WalkDir(envOf(env, "XDG_RUNTIME_DIR"), func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if d.Type() == fs.ModeSocket {
-			sockets++
-			if perm := info.Mode().Perm(); perm != 0o600 {
-				t.Errorf("control socket %s has mode %o", p, perm)
-			}
-		}
-		if d.Type().IsRegular() {
-			data, err := os.ReadFile(p)
-			if err != nil || strings.Contains(string(data), secret) {
-				t.Errorf("%s holds the secret (%v)", p, err)
-			}
-		}
-		return nil
-	}))
-	if sockets != 1 {
-		t.Errorf("%d control sockets, want 1", sockets)
-	}
-	if st, err := os.Stat(logFile); err != nil || st.Mode().Perm()&0o077 != 0 {
-		t.Errorf("the log can be read by others: %v, %v", st.Mode(), err)
-	}
-	if code, _, stderr := coffers(t, env, "umount", mnt); code != 0 {
-		t.Errorf("umount: %d, %s", code, stderr)
-	}
 }
 
 // TestSIGTERMFlushes ends a daemon by its signal while a file is still open:

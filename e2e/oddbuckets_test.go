@@ -86,6 +86,28 @@ func TestOddBuckets(t *testing.T) {
 			must(t, os.Mkdir(m.path("own-bucket"), 0o755))
 			write(t, m.path("own-bucket", "new"), "x")
 		},
+		"with files under a KMS key that is disabled": func(t *testing.T) {
+			s := startEmulator(t, "aws")
+			arn, err := s.CreateKMSKey("mine")
+			must(t, err)
+			m := mountStore(t, s.Env(), "--sse", "kms", "--sse-kms-key-id", "alias/mine")
+			must(t, os.Mkdir(m.path("bucket"), 0o755))
+			must(t, os.WriteFile(m.path("bucket", "file"), random(t, 100_000), 0o644))
+			m.stop()
+			m.start("--sse", "kms", "--sse-kms-key-id", "alias/mine")
+			must(t, s.DisableKMSKey(arn))
+			if st, err := os.Stat(m.path("bucket", "file")); err != nil || st.Size() != 100_000 {
+				t.Errorf("stat: %v", err)
+			}
+			_, err = os.ReadFile(m.path("bucket", "file"))
+			wantErrno(t, "read", err, syscall.EACCES)
+			wantErrno(t, "write", os.WriteFile(m.path("bucket", "new"), []byte("x"), 0o644), syscall.EACCES)
+			m.wantLog(t, "op=read", arn+" is disabled")
+			must(t, s.EnableKMSKey(arn))
+			_, err = os.ReadFile(m.path("bucket", "file"))
+			must(t, err)
+			write(t, m.path("bucket", "new"), "x")
+		},
 		"with versions": func(t *testing.T) {
 			m, other := versionedMount(t, minio.MakeBucketOptions{})
 			must(t, other.c.EnableVersioning(context.Background(), "bucket"))

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -112,6 +113,9 @@ func (d *dir) prepare(ctx context.Context, nm, key string) error {
 	}
 	if isScratch(nm) {
 		return objstore.InvalidName
+	}
+	if !utf8.ValidString(nm) {
+		return syscall.EILSEQ // keys are UTF-8, and a listing could not tell others
 	}
 	if err := d.fsys.protected(ctx, d.bucket, key); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -64,6 +65,9 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 			return finding{}, err
 		}
 		// gone since the listing: ask in full
+	}
+	if !utf8.ValidString(key) {
+		return finding{}, objstore.NotExist // keys are UTF-8: who asks for another is told off
 	}
 	var (
 		g         errgroup.Group

@@ -2,7 +2,7 @@
 //
 // [Run] puts a store through everything that package objstore promises, as
 // subtests. The same suite runs over the emulator, over real servers that
-// [StartMinIO] and [StartVersityGW] spawn on loopback, and over decorators: the
+// [StartMinIO], [StartVersityGW] and [StartRadosGW] spawn on loopback, and over decorators: the
 // toy decorator [Resize] changes the size of every object, as client-side
 // encryption does, and so keeps the interfaces honest.
 //

@@ -35,7 +35,7 @@ e2e: setup-test ## only the tests with real mounts
 
 e2e-radosgw: setup-radosgw ## what "make test" leaves out: Ceph's radosgw, from Debian's packages, for a nightly run
 	COFFER_RADOSGW=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) \
-	  -run 'RadosGW|/[rR]adosgw' ./objstore/storetest ./e2e
+	  -run '^TestRadosGW$$|^TestModes$$/radosgw|^TestMainJobInEveryMode$$/radosgw' ./objstore/storetest ./e2e
 
 lint: setup-lint ## gofmt, vet, go mod tidy, staticcheck, govulncheck
 	@.ci/lint

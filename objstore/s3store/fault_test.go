@@ -414,3 +414,48 @@ func TestThrottlingStormEndsWell(t *testing.T) {
 		require.NoError(t, <-errs)
 	}
 }
+
+// A copy or a Complete that fails late says so in the body of a reply of 200:
+// it is an error like any other, and what may pass is repeated.
+func TestErrorInTheBodyOf200(t *testing.T) {
+	srv, _, b := emulated(t, "aws", Config{PartSize: minPartSize})
+	data := random(minPartSize + 1)
+	put(t, b, "src", data, objstore.CreateOptions{})
+	_, err := b.Copy(t.Context(), "warm", objstore.Ref{Key: "src"}, objstore.CopyOptions{})
+	require.NoError(t, err)
+	for verb, do := range map[string]func(key string) error{
+		"CopyObject": func(key string) error {
+			_, err := b.Copy(t.Context(), key, objstore.Ref{Key: "src"}, objstore.CopyOptions{})
+			return err
+		},
+		"CompleteMultipartUpload": func(key string) error {
+			_, err := tryPut(t.Context(), b, key, data, objstore.CreateOptions{})
+			return err
+		},
+	} {
+		t.Run(verb, func(t *testing.T) {
+			srv.Inject(emulator.Fault{Verb: verb, Code: "InternalError", ErrorIn200: true, Count: 2})
+			require.NoError(t, do(verb))
+			require.Equal(t, data, get(t, b, objstore.Ref{Key: verb}, objstore.Range{}))
+			srv.ClearFaults()
+			srv.Inject(emulator.Fault{Verb: verb, Code: "AccessDenied", ErrorIn200: true})
+			require.ErrorIs(t, do(verb+"-denied"), objstore.Permission)
+			srv.ClearFaults()
+			_, err := b.Head(t.Context(), objstore.Ref{Key: verb + "-denied"})
+			require.ErrorIs(t, err, objstore.NotExist)
+		})
+	}
+}
+
+// A clock that is hours off is no obstacle: the store's own time is in its
+// refusal.
+func TestClockThatIsOff(t *testing.T) {
+	srv, _, _ := emulated(t, "aws", Config{})
+	for _, d := range []time.Duration{5 * time.Hour, -5 * time.Hour} {
+		srv.SetSkew(d)
+		b, err := testStore(t, srv.Env(), Config{}).Open(t.Context(), "bucket")
+		require.NoError(t, err)
+		put(t, b, "key", []byte("data"), objstore.CreateOptions{})
+		require.Equal(t, "data", string(get(t, b, objstore.Ref{Key: "key"}, objstore.Range{})))
+	}
+}

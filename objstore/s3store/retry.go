@@ -70,6 +70,12 @@ func (r *retryer) IsErrorRetryable(err error) bool {
 		return false
 	case objstore.Conflict, objstore.Expired, objstore.Throttled, objstore.Integrity:
 		return true
+	case objstore.Permission, objstore.KeyUnavailable, objstore.NotExist, objstore.Archived:
+		if statusOf(err) >= 500 {
+			// An error in the body of a reply of 200, which the SDK takes for
+			// a 500 whatever it says.
+			return false
+		}
 	}
 	if mayBeCredentials(err) {
 		return true
@@ -96,6 +102,12 @@ func (r *retryer) GetRetryToken(ctx context.Context, err error) (func(error) err
 		}
 	case kind == objstore.Integrity:
 		if st.digests++; st.digests > maxDigestRetries {
+			return nil, errGiveUp
+		}
+	case isBare(err) && isClockOff(err):
+		// The SDK repeats RequestTimeTooSkewed by the store's time; a reply to
+		// HEAD cannot say that.
+		if st.skews++; st.skews > 1 {
 			return nil, errGiveUp
 		}
 	case kind != objstore.Expired && searchOf(ctx).expected[statusOf(err)] && isBare(err):
@@ -130,6 +142,16 @@ func mayBeCredentials(err error) bool {
 func isBare(err error) bool {
 	c := codeOf(err)
 	return c == "Forbidden" || c == "BadRequest"
+}
+
+// maxSkew is how far a clock may be off: S3 refuses more than 15 minutes.
+const maxSkew = 10 * time.Minute
+
+// isClockOff reports whether the reply was written at quite another time, by
+// the store's clock.
+func isClockOff(err error) bool {
+	date, perr := http.ParseTime(headerOf(err, "Date"))
+	return perr == nil && time.Since(date).Abs() > maxSkew
 }
 
 // isWrongServer reports whether what answers is not, or cannot be shown to be,

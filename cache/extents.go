@@ -136,6 +136,24 @@ func (x *extents) put(e Extent) {
 	x.runs = slices.Replace(x.runs, i, j, merged...)
 }
 
+// long returns a length, no less than least, that at most most remote runs
+// have or exceed, and how many bytes those hold together.
+func (x *extents) long(least int64, most int) (length, bytes int64) {
+	for length = least; ; length *= 2 {
+		count := 0
+		bytes = 0
+		for _, r := range x.runs {
+			if r.Kind == Remote && r.Len >= length {
+				count++
+				bytes += r.Len
+			}
+		}
+		if count <= most {
+			return length, bytes
+		}
+	}
+}
+
 // truncate makes the file n bytes long; what is added is a hole.
 func (x *extents) truncate(n int64) {
 	size := x.size()

@@ -180,10 +180,24 @@ func (s *Stage) readRemote(ctx context.Context, e Extent, n int) (*Span, error) 
 	return span, nil
 }
 
+// Copies tells which remote extents are worth to be copied by the store, when
+// that is so from least bytes on and for most extents at most: those of at
+// least length bytes, which hold bytes together, 0 for none.
+func (s *Stage) Copies(least int64, most int) (length, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ext.long(least, most)
+}
+
+// RangeCopy has n bytes of the base at off appended to what a writer was given
+// so far, without their being moved through here.
+type RangeCopy func(ctx context.Context, off, n int64) error
+
 // WriteTo writes the whole file to w in order, in bounded memory, and returns
 // how many bytes w took. The caller sees to it that the file does not change
-// meanwhile.
-func (s *Stage) WriteTo(ctx context.Context, w io.Writer) (int64, error) {
+// meanwhile. Remote extents of at least length bytes are left to copyRange,
+// unless it is nil.
+func (s *Stage) WriteTo(ctx context.Context, w io.Writer, copyRange RangeCopy, length int64) (int64, error) {
 	mem, err := s.c.pool.slabs.get(frameBytes)
 	if err != nil {
 		return 0, &objstore.Error{Op: "read", Kind: objstore.Unknown, Err: err}
@@ -206,6 +220,13 @@ func (s *Stage) WriteTo(ctx context.Context, w io.Writer) (int64, error) {
 			if err != nil {
 				return done, err
 			}
+			continue
+		}
+		if copyRange != nil && e.Len >= length {
+			if err := copyRange(ctx, e.RemoteOff, e.Len); err != nil {
+				return done, err
+			}
+			done += e.Len
 			continue
 		}
 		span, err := s.readRemote(ctx, e, remoteChunk)

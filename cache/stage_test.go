@@ -28,7 +28,7 @@ func readStage(t *testing.T, s *Stage) []byte {
 	require.NoError(t, err)
 	require.EqualValues(t, s.Size(), n)
 	var b bytes.Buffer
-	m, err := s.WriteTo(t.Context(), &b)
+	m, err := s.WriteTo(t.Context(), &b, nil, 0)
 	require.NoError(t, err)
 	require.EqualValues(t, n, m)
 	require.True(t, bytes.Equal(p[:n], b.Bytes()), "ReadAt and WriteTo differ")
@@ -133,7 +133,7 @@ func TestStageWriteNeedsNoBase(t *testing.T) {
 	n, err := s.ReadAt(t.Context(), p, frameBytes)
 	require.ErrorIs(t, err, objstore.Unavailable)
 	require.Equal(t, 2, n, "what is local was read")
-	_, err = s.WriteTo(t.Context(), io.Discard)
+	_, err = s.WriteTo(t.Context(), io.Discard, nil, 0)
 	require.ErrorIs(t, err, objstore.Unavailable)
 }
 
@@ -417,7 +417,7 @@ func TestStagesAndReadersTinyBudget(t *testing.T) {
 				sp.Release()
 			}
 			var b bytes.Buffer
-			if _, err := s.WriteTo(ctx, &b); err != nil || !bytes.Equal(b.Bytes(), model) {
+			if _, err := s.WriteTo(ctx, &b, nil, 0); err != nil || !bytes.Equal(b.Bytes(), model) {
 				t.Errorf("stage %d: commit: %v", i, err)
 			}
 		})
@@ -443,10 +443,10 @@ func TestStageErrors(t *testing.T) {
 	require.ErrorIs(t, s.Truncate(-1), objstore.InvalidRange)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = s.WriteTo(ctx, io.Discard)
+	_, err = s.WriteTo(ctx, io.Discard, nil, 0)
 	require.ErrorIs(t, err, objstore.Canceled)
 	failure := errors.New("sink")
-	_, err = s.WriteTo(t.Context(), sink{failure})
+	_, err = s.WriteTo(t.Context(), sink{failure}, nil, 0)
 	require.ErrorIs(t, err, failure)
 	require.Error(t, c.Close(), "a stage is open")
 	require.NoError(t, s.Close())
@@ -481,4 +481,47 @@ func BenchmarkStageWriteAt(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Long remote extents are left to the store, short ones are not, and what a
+// writer gets of both is the file.
+func TestWriteToCopiesLongExtents(t *testing.T) {
+	c := testCache(t, Config{MemoryBytes: 4 << 20})
+	f := newFake(100_000, 21)
+	content := f.data
+	r := c.OpenReader(f, f.ref(), objectOf(int64(len(content))))
+	defer r.Close()
+	s, err := c.NewStage(r, int64(len(content)))
+	require.NoError(t, err)
+	defer s.Close()
+	model := bytes.Clone(content)
+	write := func(off int, data string) {
+		_, err := s.WriteAt([]byte(data), int64(off))
+		require.NoError(t, err)
+		copy(model[off:], data)
+	}
+	write(10, "near the start")
+	write(50_000, "in the middle")
+	write(50_100, "and near that")
+	for least, wantCopied := range map[int64]int{1: 4, 87: 3, 40_000: 2, 60_000: 0} {
+		length, long := s.Copies(least, 100)
+		var out bytes.Buffer
+		copied := 0
+		n, err := s.WriteTo(t.Context(), &out, func(_ context.Context, off, n int64) error {
+			copied++
+			out.Write(content[off : off+n])
+			long -= n
+			return nil
+		}, length)
+		require.NoError(t, err)
+		require.EqualValues(t, len(model), n)
+		require.True(t, bytes.Equal(model, out.Bytes()))
+		require.Equal(t, wantCopied, copied, least)
+		require.Zero(t, long, "as many bytes as were announced")
+	}
+	// Too many are made fewer.
+	length, _ := s.Copies(1, 2)
+	require.Greater(t, length, int64(87))
+	_, err = s.WriteTo(t.Context(), io.Discard, func(context.Context, int64, int64) error { return objstore.Stale }, 1)
+	require.ErrorIs(t, err, objstore.Stale)
 }

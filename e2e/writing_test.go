@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
@@ -326,5 +327,88 @@ func TestReadBackOfStreamPublishes(t *testing.T) {
 	must(t, f.Close())
 	if got := client(t, m.env).get(t, "bucket", "f"); got != string(data) {
 		t.Errorf("the store has %d bytes, want %d, or others", len(got), len(data))
+	}
+}
+
+// TestPartialRewriteMovesLittle changes some bytes of a large file: what stays
+// as it was is copied inside the store, and what comes out is the file.
+func TestPartialRewriteMovesLittle(t *testing.T) {
+	m, s := bucketMount(t)
+	other := client(t, s.Env())
+	name := m.path("bucket", "large")
+	model := random(t, 96<<20+123)
+	must(t, os.WriteFile(name, model, 0o644))
+	writeAt := func(p []byte, off int64) {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt(p, off)
+		must(t, err)
+		must(t, f.Close())
+		if end := off + int64(len(p)); end > int64(len(model)) {
+			model = append(model, make([]byte, end-int64(len(model)))...)
+		}
+		copy(model[off:], p)
+	}
+	for _, step := range []struct {
+		name string
+		most int64 // bytes moved
+		do   func()
+	}{
+		{"4 KiB in the middle", 11 << 20, func() { writeAt(random(t, 4<<10), 50<<20+17) }},
+		{"1 MiB at the end", 3 << 20, func() { writeAt(random(t, 1<<20), int64(len(model))) }},
+		{"the first byte", 11 << 20, func() { writeAt([]byte{1}, 0) }},
+		{"the last byte", 11 << 20, func() { writeAt([]byte{1}, int64(len(model))-1) }},
+		{"a part of its own size", 30 << 20, func() { writeAt(random(t, 9<<20), 30<<20) }},
+		{"here and there", 34 << 20, func() {
+			f, err := os.OpenFile(name, os.O_RDWR, 0)
+			must(t, err)
+			for _, off := range []int64{3, 20 << 20, 20<<20 + 100, 70 << 20} {
+				_, err := f.WriteAt([]byte("changed"), off)
+				must(t, err)
+				copy(model[off:], "changed")
+			}
+			must(t, f.Close())
+		}},
+		{"some bytes less", 11 << 20, func() {
+			model = model[:len(model)-1000]
+			must(t, os.Truncate(name, int64(len(model))))
+		}},
+		{"some bytes more", 11 << 20, func() {
+			model = append(model, make([]byte, 5000)...)
+			must(t, os.Truncate(name, int64(len(model))))
+		}},
+		{"appended by a stream that is synced", 12 << 20, func() {
+			f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
+			must(t, err)
+			for range 3 {
+				more := random(t, 1<<20)
+				_, err := f.Write(more)
+				must(t, err)
+				must(t, f.Sync())
+				model = append(model, more...)
+			}
+			must(t, f.Close())
+		}},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			s.ResetRequests()
+			step.do()
+			moved := int64(0)
+			for _, r := range s.Requests() {
+				moved += r.BodyBytes + r.RespBytes
+			}
+			t.Logf("%d bytes moved for a file of %d", moved, len(model))
+			if moved > step.most {
+				t.Errorf("%d bytes moved, want at most %d", moved, step.most)
+			}
+			if sum, err := other.sum("bucket", "large"); err != nil || sum != sha256.Sum256(model) {
+				t.Errorf("the object is not the file (%v)", err)
+			}
+			got, err := os.ReadFile(name)
+			must(t, err)
+			if !bytes.Equal(got, model) {
+				t.Error("the mount shows other bytes")
+			}
+		})
 	}
 }

@@ -105,6 +105,10 @@ type CreateOptions struct {
 	// SizeHint is the expected length in bytes, 0 when unknown. It may
 	// choose the part size; a wrong hint costs speed and nothing else.
 	SizeHint int64
+	// Ranges tells that CopyRange of the [RangeCopier] will be called. Without
+	// it, what comes late may have to be read and sent again; with it the
+	// store may keep no checksum of the object.
+	Ranges bool
 }
 
 // CopyOptions describe the destination of a Copy.

@@ -173,7 +173,7 @@ func (b *bucket) copyParts(ctx context.Context, o operation, src objstore.Ref, f
 func (u *upload) copyAll(ctx context.Context, src objstore.Ref, size int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cuts := pieces(size)
+	cuts := pieces(size, size)
 	results := make(chan partResult, len(cuts))
 	sem := make(chan struct{}, u.b.s.cfg.Concurrency)
 	off := int64(0)

@@ -42,7 +42,7 @@ func TestSlotsBoundMemory(t *testing.T) {
 
 func TestPiecesCoverEverything(t *testing.T) {
 	for _, n := range []int64{minPartSize, minPartSize + 1, 256 << 20, 256<<20 + 1, 5 << 30, 5<<30 + 1, 1 << 40, maxObjectSize} {
-		cuts := pieces(n)
+		cuts := pieces(n, 0)
 		require.LessOrEqual(t, len(cuts), maxParts/2)
 		var sum int64
 		for _, c := range cuts {

@@ -55,7 +55,7 @@ func (w *writer) copyRange(ctx context.Context, src objstore.Ref, off, n int64) 
 			return err
 		}
 	}
-	for i, size := range pieces(n) {
+	for i, size := range pieces(n, w.opts.SizeHint) {
 		if i == 0 {
 			// The first one is waited for: it tells whether the store copies.
 			err := w.copyFirst(ctx, src, off, size)

@@ -146,7 +146,7 @@ func (w *writer) take(r partResult) {
 // flush sends the current part in the background.
 func (w *writer) flush() error {
 	if w.upload == nil {
-		if err := w.begin(true); err != nil {
+		if err := w.begin(!w.opts.Ranges); err != nil {
 			return err
 		}
 	}

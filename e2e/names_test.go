@@ -3,11 +3,15 @@ package e2e
 import (
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"coffer/objstore/emulator"
 )
@@ -102,5 +106,95 @@ func TestSymlink(t *testing.T) {
 	meta := client(t, m.env).meta(t, "bucket", "ln2")
 	if meta["mode"] != fmt.Sprint(syscall.S_IFLNK|0o777) {
 		t.Errorf("mode in the metadata: %q", meta["mode"])
+	}
+}
+
+// TestSpecialFiles makes what is no regular file, uses it, and finds it again
+// after a remount.
+func TestSpecialFiles(t *testing.T) {
+	m, _ := bucketMount(t)
+	d := m.path("bucket")
+	must(t, syscall.Mkfifo(d+"/fifo", 0o640))
+	l, err := net.Listen("unix", d+"/socket")
+	must(t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	defer l.Close()
+
+	talk := func(what string) {
+		t.Helper()
+		got := make(chan string, 1)
+		go func() {
+			data, _ := os.ReadFile(d + "/fifo")
+			got <- string(data)
+		}()
+		must(t, os.WriteFile(d+"/fifo", []byte(what), 0))
+		if g := <-got; g != what {
+			t.Errorf("the fifo gave %q, want %q", g, what)
+		}
+	}
+	talk("through a fifo")
+	accepted := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			c.Close()
+		}
+		accepted <- err
+	}()
+	c, err := net.Dial("unix", d+"/socket")
+	must(t, err)
+	c.Close()
+	must(t, <-accepted)
+	must(t, l.Close()) // who listens keeps the mount busy
+	want := map[string]fs.FileMode{"fifo2": fs.ModeNamedPipe | 0o600, "socket": fs.ModeSocket | 0o755}
+	if os.Getuid() == 0 { // as everywhere, only root makes device nodes
+		must(t, syscall.Mknod(d+"/null", syscall.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+		must(t, syscall.Mknod(d+"/disk", syscall.S_IFBLK|0o600, int(unix.Mkdev(259, 1000))))
+		want["null"], want["disk"] = fs.ModeDevice|fs.ModeCharDevice|0o644, fs.ModeDevice|0o600
+	}
+	must(t, os.Chmod(d+"/fifo", 0o600))
+	must(t, os.Rename(d+"/fifo", d+"/fifo2"))
+	old := time.Unix(1e9, 0)
+	must(t, os.Chtimes(d+"/fifo2", old, old))
+	m.stop()
+	m.start()
+	entries, err := os.ReadDir(d)
+	must(t, err)
+	if len(entries) != len(want) {
+		t.Errorf("the directory shows %v, want %v", entries, want)
+	}
+	for _, e := range entries {
+		st, err := e.Info()
+		must(t, err)
+		if st.Mode() != want[e.Name()] || st.Size() != 0 {
+			t.Errorf("%s has mode %v and size %d, want %v", e.Name(), st.Mode(), st.Size(), want[e.Name()])
+		}
+	}
+	for name, rdev := range map[string]uint64{"null": unix.Mkdev(1, 3), "disk": unix.Mkdev(259, 1000)} {
+		if _, made := want[name]; made {
+			st, err := os.Stat(d + "/" + name)
+			must(t, err)
+			if got := st.Sys().(*syscall.Stat_t).Rdev; got != rdev {
+				t.Errorf("%s is device %#x, want %#x", name, got, rdev)
+			}
+		}
+	}
+	must(t, os.Rename(d+"/fifo2", d+"/fifo"))
+	if st, err := os.Stat(d + "/fifo"); err != nil || !st.ModTime().Equal(old) {
+		t.Errorf("time of the fifo: %v, %v", st.ModTime(), err)
+	}
+	talk("and after a remount")
+	copied := t.TempDir()
+	shell(t, nil, `cp -a "$SRC/." "$DST/" && cp -a "$DST/fifo" "$SRC/copy"`, d, copied)
+	if st, err := os.Lstat(d + "/copy"); err != nil || st.Mode() != fs.ModeNamedPipe|0o600 {
+		t.Errorf("cp -a made %v (%v)", st.Mode(), err)
+	}
+	for _, name := range []string{"fifo", "copy", "socket"} {
+		must(t, os.Remove(d+"/"+name))
+	}
+	m.stop()
+	m.start("--attributes", "list")
+	if err := syscall.Mkfifo(d+"/fifo", 0o600); err != syscall.EPERM {
+		t.Errorf("mkfifo on a mount without metadata: %v", err)
 	}
 }

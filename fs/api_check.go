@@ -46,8 +46,9 @@ var (
 		gofuse.NodeGetattrer
 		gofuse.NodeSetattrer
 		gofuse.NodeReadlinker
+		gofuse.NodeSetxattrer
 		gofuse.NodeOnForgetter
-	} = (*symlink)(nil)
+	} = (*special)(nil)
 	_ interface {
 		gofuse.FileReader
 		gofuse.FileWriter

@@ -4,7 +4,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -18,13 +17,14 @@ const (
 	metaUID   = "uid"
 	metaGID   = "gid"
 	metaMtime = "mtime"
+	metaRdev  = "rdev" // of a device node, decimal as the kernel's 32 bits
 )
 
 // reservedMeta are the names that attributes take; they cannot be set as
 // extended attributes.
 func reservedMeta(name string) bool {
 	switch name {
-	case metaMode, metaUID, metaGID, metaMtime:
+	case metaMode, metaUID, metaGID, metaMtime, metaRdev:
 		return true
 	}
 	return false
@@ -38,6 +38,7 @@ type attributes struct {
 	hasUID  bool
 	gid     uint32
 	hasGID  bool
+	rdev    uint32 // of a device node
 	// mtime is zero when it was never set explicitly: LastModified counts.
 	mtime time.Time
 }
@@ -55,6 +56,9 @@ func attributesOf(meta map[string]string) attributes {
 	if v, err := strconv.ParseUint(meta[metaGID], 10, 32); err == nil {
 		a.gid, a.hasGID = uint32(v), true
 	}
+	if v, err := strconv.ParseUint(meta[metaRdev], 10, 32); err == nil {
+		a.rdev = uint32(v)
+	}
 	a.mtime, _ = parseTime(meta[metaMtime])
 	return a
 }
@@ -70,15 +74,15 @@ func (a attributes) put(meta map[string]string) {
 	if a.hasGID {
 		meta[metaGID] = strconv.FormatUint(uint64(a.gid), 10)
 	}
+	if a.rdev != 0 {
+		meta[metaRdev] = strconv.FormatUint(uint64(a.rdev), 10)
+	}
 	if a.mtime.IsZero() {
 		delete(meta, metaMtime)
 	} else {
 		meta[metaMtime] = formatTime(a.mtime)
 	}
 }
-
-// isSymlink reports whether the metadata makes the object a symbolic link.
-func (a attributes) isSymlink() bool { return a.hasMode && a.mode&syscall.S_IFMT == syscall.S_IFLNK }
 
 // formatTime writes seconds since 1970 with nanoseconds.
 func formatTime(t time.Time) string {

@@ -180,10 +180,10 @@ func (d *dir) newLocalFile(ctx context.Context, nm string, mode uint32) (*file, 
 	return n, 0
 }
 
-// Mknod implements gofuse.NodeMknoder for regular files.
-func (d *dir) Mknod(ctx context.Context, nm string, mode uint32, _ uint32, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+// Mknod implements gofuse.NodeMknoder.
+func (d *dir) Mknod(ctx context.Context, nm string, mode uint32, rdev uint32, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
 	if mode&syscall.S_IFMT != syscall.S_IFREG {
-		return nil, syscall.ENOTSUP
+		return d.newSpecial(ctx, "mknod", nm, "", mode, rdev, out)
 	}
 	n, errno := d.newLocalFile(ctx, nm, mode)
 	if errno != 0 {

@@ -136,7 +136,7 @@ func (h *dirHandle) nextLocal() bool {
 }
 
 // mode returns the file type for d_type, 0 (unknown) where only a HEAD tells:
-// with attributes from metadata a small object may be a symbolic link.
+// with attributes from metadata a small object may be no regular file.
 func (h *dirHandle) mode(n name) uint32 {
 	if n.isDir {
 		return syscall.S_IFDIR
@@ -146,10 +146,7 @@ func (h *dirHandle) mode(n name) uint32 {
 		return syscall.S_IFREG
 	}
 	if o, ok := fsys.heads.recall(h.dir.bucket.Name(), n.entry); ok {
-		if attributesOf(o.Meta).isSymlink() {
-			return syscall.S_IFLNK
-		}
-		return syscall.S_IFREG
+		return attributesOf(o.Meta).kind()
 	}
 	return 0
 }

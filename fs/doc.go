@@ -14,7 +14,7 @@
 //	marker.go            the object that keeps a directory and its attributes
 //	listing.go           pure: keys of a listing -> names of a directory
 //	dirhandle.go         an open directory
-//	file.go symlink.go   inodes of objects
+//	file.go special.go   inodes of objects
 //	handle.go            an open file
 //	content.go           bytes that the store does not have yet
 //	commit.go            how they get there
@@ -41,7 +41,7 @@
 //	gate.mu      who is inside; takes fsys.tree
 //	handle.mu    the reader of a handle; takes fsys.tree
 //	file.mu      attributes, version, counters of handles
-//	symlink.mu   the stored link
+//	special.mu   the stored object
 //	dir.mu       marker, hidden names, what is remembered of names
 //	fsys.tree    parent and name of every inode
 //	fsys.mu      open buckets, inode numbers, dirty files

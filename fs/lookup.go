@@ -173,16 +173,16 @@ func (d *dir) adopt(ctx context.Context, nm string, f finding, out *fuse.EntryOu
 		d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
 		return ch
 	}
-	if f.complete && d.fsys.full() && attributesOf(f.obj.Meta).isSymlink() {
-		var link *symlink
+	if kind := attributesOf(f.obj.Meta).kind(); f.complete && d.fsys.full() && kind != syscall.S_IFREG {
+		var l *special
 		if ch != nil {
-			link, _ = ch.Operations().(*symlink)
+			l, _ = ch.Operations().(*special)
 		}
-		if link == nil || !link.learn(f.obj) {
-			link = &symlink{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: f.obj}
-			ch = d.newInode(ctx, nm, link, syscall.S_IFLNK)
+		if l == nil || !l.learn(f.obj) {
+			l = &special{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: f.obj}
+			ch = d.newInode(ctx, nm, l, kind)
 		}
-		link.fillAttr(&out.Attr)
+		l.fillAttr(&out.Attr)
 		d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
 		return ch
 	}

@@ -137,7 +137,7 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 	d.fsys.tree.Lock()
 	if isFile {
 		n.place = place{to, newName}
-	} else if l, ok := ch.Operations().(*symlink); ok {
+	} else if l, ok := ch.Operations().(*special); ok {
 		l.place = place{to, newName}
 	}
 	d.fsys.tree.Unlock()
@@ -146,7 +146,7 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 		n.mu.Lock()
 		n.carryLocked(done)
 		n.mu.Unlock()
-	case *symlink:
+	case *special:
 		n.mu.Lock()
 		n.obj.ETag = done.ETag
 		n.mu.Unlock()
@@ -409,7 +409,7 @@ func (d *dir) moved(made map[*file]objstore.Object) {
 				n.stale = true // it was looked up while its directory moved
 			}
 			n.mu.Unlock()
-		case *symlink:
+		case *special:
 			d.fsys.keepIno(ch)
 		case *dir:
 			n.moved(made)

@@ -1,0 +1,216 @@
+package fs
+
+import (
+	"context"
+	"io"
+	"sync"
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"coffer/objstore"
+)
+
+// symlinkMax is the longest target in bytes: PATH_MAX.
+const symlinkMax = 4096
+
+// special is an object whose metadata says that it is no regular file, as s3fs
+// writes them: a symbolic link, whose target is the object's content, so that
+// it is protected like any other; or a fifo, a socket or a device node, which
+// is empty and lives in the kernel.
+type special struct {
+	gofuse.Inode
+	fsys   *filesystem
+	bucket objstore.Bucket
+	place  place
+
+	mu sync.Mutex
+	// obj changes its metadata only: a link with another target is another
+	// inode, and so is what has another type.
+	obj objstore.Object
+}
+
+// kind returns the type bits of what metadata makes of an object.
+func (a attributes) kind() uint32 {
+	if a.hasMode {
+		switch kind := a.mode & syscall.S_IFMT; kind {
+		case syscall.S_IFLNK, syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:
+			return kind
+		}
+	}
+	return syscall.S_IFREG
+}
+
+// kind returns the type bits.
+func (l *special) kind() uint32 { return attributesOf(l.object().Meta).kind() }
+
+// learn takes over what the store says, and reports false when it is another
+// one.
+func (l *special) learn(o objstore.Object) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := attributesOf(o.Meta); l.obj.ETag != o.ETag || attributesOf(l.obj.Meta).kind() != now.kind() || attributesOf(l.obj.Meta).rdev != now.rdev {
+		return false
+	}
+	l.obj = o
+	return true
+}
+
+// object returns what is stored.
+func (l *special) object() objstore.Object {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.obj
+}
+
+func (l *special) fillAttr(out *fuse.Attr) {
+	obj := l.object()
+	a := attributesOf(obj.Meta)
+	out.Ino = l.StableAttr().Ino
+	if a.kind() == syscall.S_IFLNK {
+		a.hasMode = false // a link's own mode means nothing
+	}
+	l.fsys.cfg.fillOwner(out, a, a.kind(), 0o777)
+	out.Nlink = 1
+	out.Rdev = a.rdev
+	out.Size = uint64(obj.Size)
+	out.Blocks = blocksOf(out.Size)
+	t := a.mtime
+	if t.IsZero() {
+		t = obj.LastModified
+	}
+	setTimes(out, t)
+}
+
+// Getattr implements gofuse.NodeGetattrer.
+func (l *special) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	l.fillAttr(&out.Attr)
+	out.SetTimeout(l.fsys.cfg.MetadataTTL)
+	return 0
+}
+
+// key returns the key of the object.
+func (l *special) key() string {
+	l.fsys.tree.RLock()
+	defer l.fsys.tree.RUnlock()
+	return l.place.parent.prefixLocked() + l.place.name
+}
+
+// Setattr implements gofuse.NodeSetattrer. Attributes are part of the metadata,
+// so the object is stored anew in place.
+func (l *special) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	obj := l.object()
+	meta := objstore.CloneMeta(obj.Meta)
+	a := attributesOf(meta)
+	kind := a.kind()
+	a.change(in, kind)
+	if kind == syscall.S_IFLNK {
+		a.mode = syscall.S_IFLNK | 0o777
+	}
+	a.put(meta)
+	l.fsys.tree.RLock()
+	parent := l.place.parent
+	l.fsys.tree.RUnlock()
+	dctx, leave, err := parent.change(ctx)
+	if err != nil {
+		return toErrno(err)
+	}
+	defer leave()
+	key := l.key()
+	done, err := l.bucket.Copy(dctx, key, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.CopyOptions{Meta: meta})
+	if err != nil {
+		return l.fsys.errno("setattr", path(l.bucket, key), err)
+	}
+	l.fsys.heads.forget(l.bucket.Name(), key)
+	l.mu.Lock()
+	l.obj.ETag, l.obj.Meta = done.ETag, meta
+	if !done.LastModified.IsZero() {
+		l.obj.LastModified = done.LastModified
+	}
+	l.mu.Unlock()
+	l.fillAttr(&out.Attr)
+	out.SetTimeout(l.fsys.cfg.MetadataTTL)
+	return 0
+}
+
+// Readlink implements gofuse.NodeReadlinker.
+func (l *special) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
+	q, end := question(ctx)
+	defer end()
+	key := l.key()
+	target, err := l.read(q, key)
+	if err != nil {
+		return nil, l.fsys.errno("readlink", path(l.bucket, key), err)
+	}
+	return target, 0
+}
+
+func (l *special) read(ctx context.Context, key string) ([]byte, error) {
+	if obj := l.object(); obj.Size == 0 || obj.Size > symlinkMax {
+		return nil, &objstore.Error{Op: "readlink", Key: path(l.bucket, key), Kind: objstore.Integrity}
+	}
+	r, _, err := l.bucket.Get(ctx, objstore.Ref{Key: key}, objstore.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, symlinkMax))
+}
+
+// Symlink implements gofuse.NodeSymlinker.
+func (d *dir) Symlink(ctx context.Context, target, nm string, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	return d.newSpecial(ctx, "symlink", nm, target, syscall.S_IFLNK|0o777, 0, out)
+}
+
+// newSpecial stores a new object that is no regular file.
+func (d *dir) newSpecial(ctx context.Context, op, nm, content string, mode, rdev uint32, out *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
+	key := d.prefix() + nm
+	if !d.fsys.full() {
+		return nil, syscall.EPERM // a mount that does not read metadata could not show it
+	}
+	kind := mode & syscall.S_IFMT
+	meta := map[string]string{}
+	a := d.newAttributes(ctx, mode, kind)
+	a.rdev = rdev
+	a.put(meta)
+	dctx, leave, err := d.change(ctx)
+	if err != nil {
+		return nil, toErrno(err)
+	}
+	defer leave()
+	obj, err := d.putSpecial(dctx, key, content, meta)
+	if err != nil {
+		return nil, d.fsys.errno(op, path(d.bucket, key), err)
+	}
+	d.didChange(nm)
+	obj.Meta = meta
+	obj.Key, obj.Size = key, int64(len(content))
+	if obj.LastModified.IsZero() {
+		if o, err := d.fsys.heads.ask(dctx, d.bucket, key); err == nil {
+			obj = o
+		}
+	}
+	l := &special{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: obj}
+	l.fillAttr(&out.Attr)
+	d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
+	return d.newInode(ctx, nm, l, kind), 0
+}
+
+func (d *dir) putSpecial(ctx context.Context, key, content string, meta map[string]string) (objstore.Object, error) {
+	if err := d.prepare(ctx, key[len(d.prefix()):], key); err != nil {
+		return objstore.Object{}, err
+	}
+	return putObject(ctx, d.bucket, key, []byte(content), objstore.CreateOptions{
+		Meta: meta, Cond: objstore.Condition{IfAbsent: true}, SizeHint: int64(len(content)),
+	})
+}
+
+// Setxattr implements gofuse.NodeSetxattrer. The kernel lets no user.* through
+// for what is neither file nor directory; cp -a tries access control lists.
+func (l *special) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
+	return syscall.ENOTSUP
+}
+
+// OnForget implements gofuse.NodeOnForgetter.
+func (l *special) OnForget() { l.fsys.freeIno(l.EmbeddedInode()) }

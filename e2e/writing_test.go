@@ -158,10 +158,35 @@ func TestWriteErrorIsSticky(t *testing.T) {
 	_, err = f.Write([]byte("more"))
 	wantErrno(t, "write after the failure", err, syscall.EACCES)
 	wantErrno(t, "fsync after the failure", f.Sync(), syscall.EACCES)
-	wantErrno(t, "close", f.Close(), syscall.EACCES)
+	// Who opens it now has nothing to do with that.
 	want(t, m.path("bucket", "f"), "old")
 	write(t, m.path("bucket", "f"), "again")
 	want(t, m.path("bucket", "f"), "again")
+	_, err = f.Write([]byte("more"))
+	wantErrno(t, "write after somebody else's success", err, syscall.EACCES)
+	wantErrno(t, "truncate after the failure", f.Truncate(1), syscall.EACCES)
+	wantErrno(t, "close", f.Close(), syscall.EACCES)
+	want(t, m.path("bucket", "f"), "again")
+}
+
+// TestFailureIsToldToAllWhoWrote: two handles have written, and one commit of
+// both fails.
+func TestFailureIsToldToAllWhoWrote(t *testing.T) {
+	m, s := bucketMount(t)
+	write(t, m.path("bucket", "f"), "old")
+	var files []*os.File
+	for range 2 {
+		f, err := os.OpenFile(m.path("bucket", "f"), os.O_WRONLY|os.O_APPEND, 0)
+		must(t, err)
+		_, err = f.WriteString("more")
+		must(t, err)
+		files = append(files, f)
+	}
+	s.Inject(emulator.Fault{Verb: "PutObject", KeyPattern: "f", Code: "AccessDenied"})
+	wantErrno(t, "close of the one", files[0].Close(), syscall.EACCES)
+	s.ClearFaults()
+	wantErrno(t, "close of the other", files[1].Close(), syscall.EACCES)
+	want(t, m.path("bucket", "f"), "old")
 }
 
 func TestReadBack(t *testing.T) {

@@ -231,9 +231,6 @@ func (n *file) released(ctx context.Context, writer bool) {
 		n.writers--
 	}
 	last, lastWriter := n.handles == 0, writer && n.writers == 0
-	if lastWriter {
-		n.failed = nil // all who were to be told have been
-	}
 	gone := n.gone
 	n.mu.Unlock()
 	if gone {
@@ -269,9 +266,5 @@ func (n *file) commitLast(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	err := n.commit(ctx)
-	n.mu.Lock()
-	n.failed = nil // nobody is left to be told again
-	n.mu.Unlock()
-	return err
+	return n.commit(ctx)
 }

@@ -95,9 +95,6 @@ func (n *file) start(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.failed != nil {
-		return n.failed
-	}
 	n.content.base = nil
 	if n.inStore {
 		base := n.obj
@@ -106,12 +103,15 @@ func (n *file) start(ctx context.Context) error {
 	return nil
 }
 
-// write puts p at off.
-func (n *file) write(ctx context.Context, p []byte, off int64) error {
+// write puts p at off, by a handle that was opened after so many failures.
+func (n *file) write(ctx context.Context, p []byte, off int64, failures int) error {
 	if err := n.turn.take(ctx); err != nil {
 		return err
 	}
 	defer n.turn.release()
+	if err := n.failedSince(failures); err != nil {
+		return err
+	}
 	c := &n.content
 	size := n.currentSize()
 	end := max(size, off+int64(len(p)))
@@ -126,11 +126,8 @@ func (n *file) write(ctx context.Context, p []byte, off int64) error {
 		}
 	}
 	n.mu.Lock()
-	failed, gone := n.failed, n.gone
+	gone := n.gone
 	n.mu.Unlock()
-	if failed != nil {
-		return failed
-	}
 	if c.state == buffered {
 		switch {
 		case off != int64(len(c.head)):
@@ -329,11 +326,7 @@ func (n *file) truncate(ctx context.Context, size int64) error {
 	if writers > 0 {
 		return nil
 	}
-	err := n.commit(ctx)
-	n.mu.Lock()
-	n.failed = nil // there is no handle to be told again
-	n.mu.Unlock()
-	return err
+	return n.commit(ctx)
 }
 
 // truncateAtOpen empties the file as part of the next commit: a program that
@@ -414,12 +407,13 @@ func (n *file) discard() error {
 }
 
 // fail drops what cannot be committed and makes err the answer to every
-// write, fsync and close until the file is closed by all. The caller has the
+// write, fsync and close by the handles that are open now. The caller has the
 // turn.
 func (n *file) fail(err error) error {
 	n.mu.Lock()
 	lost := n.size
 	n.failed = err
+	n.failures++
 	n.metaDirty = false
 	n.checked = time.Time{}
 	n.complete = false

@@ -45,7 +45,10 @@ type file struct {
 	local  bool // content holds bytes that the store does not have
 	size   int64
 	wrote  time.Time
-	failed error // sticky: what became of the last commit
+	failed error // what became of the last commit that failed
+	// failures counts those: a failure is the answer to all handles that were
+	// opened before it.
+	failures int
 
 	handles, writers int
 	gone             bool // unlinked, or replaced by a rename
@@ -290,6 +293,9 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 // Setattr implements gofuse.NodeSetattrer.
 func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	if h, ok := fh.(*handle); ok && in.Valid&fuse.FATTR_SIZE != 0 {
+		if err := n.failedSince(h.failures); err != nil {
+			return toErrno(err)
+		}
 		h.wrote.Store(true)
 	}
 	if err := n.setattr(ctx, in); err != nil {

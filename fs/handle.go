@@ -18,6 +18,8 @@ type handle struct {
 	file   *file
 	writes bool
 	opener uint32 // process
+	// failures is what file.failures was at open.
+	failures int
 	// wrote tells that something was changed through this handle: a close
 	// of one that only could have leaves the others' work alone.
 	wrote atomic.Bool
@@ -35,6 +37,7 @@ func (n *file) newHandle(ctx context.Context, flags uint32) *handle {
 	}
 	n.mu.Lock()
 	n.handles++
+	h.failures = n.failures
 	if h.writes {
 		n.writers++
 	}
@@ -137,8 +140,8 @@ func (r reply) Done() { r.Release() }
 // Write implements gofuse.FileWriter.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
 	n := h.file
-	if errno := n.stickyErrno(); errno != 0 {
-		return 0, errno
+	if err := n.failedSince(h.failures); err != nil {
+		return 0, toErrno(err)
 	}
 	if n.isStale() {
 		return 0, syscall.ESTALE
@@ -146,7 +149,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	h.wrote.Store(true)
 	dctx, leave, err := n.change(ctx)
 	if err == nil {
-		err = n.write(dctx, data, off)
+		err = n.write(dctx, data, off, h.failures)
 		leave()
 	}
 	if err != nil {
@@ -169,10 +172,10 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 		return 0
 	}
 	if !h.wrote.Load() {
-		return n.stickyErrno()
+		return toErrno(n.failedSince(h.failures))
 	}
 	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != h.opener && processOf(caller.Pid) != h.opener {
-		return n.stickyErrno()
+		return toErrno(n.failedSince(h.failures))
 	}
 	return h.commit(ctx, "close")
 }
@@ -187,8 +190,8 @@ func (h *handle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
 
 func (h *handle) commit(ctx context.Context, op string) syscall.Errno {
 	n := h.file
-	if errno := n.stickyErrno(); errno != 0 {
-		return errno
+	if err := n.failedSince(h.failures); err != nil {
+		return toErrno(err)
 	}
 	dctx, leave, err := n.change(ctx)
 	if err == nil {
@@ -198,14 +201,19 @@ func (h *handle) commit(ctx context.Context, op string) syscall.Errno {
 	if err != nil {
 		return n.fsys.errno(op, n.path(), err)
 	}
-	return 0
+	// What was written here may have gone with somebody else's failed commit.
+	return toErrno(n.failedSince(h.failures))
 }
 
-// stickyErrno returns what the last failed commit was answered with.
-func (n *file) stickyErrno() syscall.Errno {
+// failedSince returns what the last failed commit was answered with, when
+// there was one after the first so many.
+func (n *file) failedSince(failures int) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return toErrno(n.failed)
+	if n.failures > failures {
+		return n.failed
+	}
+	return nil
 }
 
 // Release implements gofuse.FileReleaser: the last close of all. Nobody hears
@@ -232,6 +240,9 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	}
 	if mode&keepSize != 0 {
 		return 0
+	}
+	if err := h.file.failedSince(h.failures); err != nil {
+		return toErrno(err)
 	}
 	h.wrote.Store(true)
 	dctx, leave, err := h.file.change(ctx)

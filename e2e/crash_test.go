@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -202,4 +203,53 @@ func TestMountOverDeadMount(t *testing.T) {
 	m.start()
 	want(t, m.path("bucket", "f"), "data")
 	m.stop()
+}
+
+// TestForcedUnmount ends a mount under open files: the kernel then tells of no
+// close any more, and may drop the last ones of an unmount in any case.
+func TestForcedUnmount(t *testing.T) {
+	needRoot(t, "only root can umount -f")
+	m, s := bucketMount(t)
+	data := random(t, 12<<20)
+	for _, name := range []string{"read", "unlinked"} {
+		must(t, os.WriteFile(m.path("bucket", name), data, 0o644))
+	}
+	read, err := os.Open(m.path("bucket", "read"))
+	must(t, err)
+	defer read.Close()
+	_, err = io.ReadFull(read, make([]byte, 5<<20))
+	must(t, err)
+	unlinked, err := os.Open(m.path("bucket", "unlinked"))
+	must(t, err)
+	defer unlinked.Close()
+	must(t, os.Remove(m.path("bucket", "unlinked")))
+	for name, n := range map[string]int{"small": 1000, "large": 9 << 20, "staged": 100} {
+		f, err := os.Create(m.path("bucket", name))
+		must(t, err)
+		defer f.Close()
+		_, err = f.Write(data[:n])
+		must(t, err)
+		if name == "staged" {
+			_, err = f.WriteAt(data[5000:5010], 5000)
+			must(t, err)
+		}
+	}
+	must(t, syscall.Unmount(m.dir, syscall.MNT_FORCE|syscall.MNT_DETACH))
+	m.waitExit(30 * time.Second)
+	if code := m.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the mount ended with exit code %d\n%s", code, m.log)
+	}
+	// What was written is in the store, and what was unlinked is not.
+	staged := make([]byte, 5010)
+	copy(staged, data[:100])
+	copy(staged[5000:], data[5000:5010])
+	other := client(t, s.Env())
+	for name, want := range map[string][]byte{"read": data, "small": data[:1000], "large": data[:9<<20], "staged": staged} {
+		if got := other.get(t, "bucket", name); got != string(want) {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), len(want))
+		}
+	}
+	if keys := other.keys(t, "bucket"); len(keys) != 4 {
+		t.Errorf("the bucket holds %v", keys)
+	}
 }

@@ -3,6 +3,8 @@ package fs
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,7 +37,7 @@ type filesystem struct {
 	// attrs are the attributes of buckets and of the root of the mount, which
 	// no object keeps.
 	attrs   map[string]map[string]string
-	handles int // open files, of any kind
+	handles map[*handle]struct{} // open files
 }
 
 func newFilesystem(cfg Config) *filesystem {
@@ -48,6 +50,7 @@ func newFilesystem(cfg Config) *filesystem {
 		moved:   map[uint64]*gofuse.Inode{},
 		lastIno: 1 << 63,
 		dirty:   map[*file]struct{}{},
+		handles: map[*handle]struct{}{},
 		warned:  map[string]bool{},
 		attrs:   map[string]map[string]string{},
 	}
@@ -113,10 +116,31 @@ func (f *filesystem) dirtyFiles() []*file {
 	return files
 }
 
-func (f *filesystem) addHandles(n int) {
+// setOpen notes that a handle was opened, or released; it tells whether that
+// is news.
+func (f *filesystem) setOpen(h *handle, open bool) bool {
 	f.mu.Lock()
-	f.handles += n
+	defer f.mu.Unlock()
+	if _, is := f.handles[h]; is == open {
+		return false
+	}
+	if open {
+		f.handles[h] = struct{}{}
+	} else {
+		delete(f.handles, h)
+	}
+	return true
+}
+
+// releaseAll ends the handles whose release the kernel has not told: a request
+// that waits when the mount ends is dropped.
+func (f *filesystem) releaseAll(ctx context.Context) {
+	f.mu.Lock()
+	open := slices.Collect(maps.Keys(f.handles))
 	f.mu.Unlock()
+	for _, h := range open {
+		_ = h.Release(ctx) // logged there
+	}
 }
 
 // addLost records data that nobody was left to be told about.

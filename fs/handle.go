@@ -42,7 +42,7 @@ func (n *file) newHandle(ctx context.Context, flags uint32) *handle {
 		n.writers++
 	}
 	n.mu.Unlock()
-	n.fsys.addHandles(1)
+	n.fsys.setOpen(h, true)
 	return h
 }
 
@@ -219,6 +219,9 @@ func (n *file) failedSince(failures int) error {
 // Release implements gofuse.FileReleaser: the last close of all. Nobody hears
 // its errors, so they are logged, and kept for unmount to report.
 func (h *handle) Release(ctx context.Context) syscall.Errno {
+	if !h.file.fsys.setOpen(h, false) {
+		return 0
+	}
 	h.mu.Lock()
 	reader := h.reader
 	h.reader = nil
@@ -227,7 +230,6 @@ func (h *handle) Release(ctx context.Context) syscall.Errno {
 		reader.Close()
 	}
 	h.file.released(ctx, h.writes)
-	h.file.fsys.addHandles(-1)
 	return 0
 }
 

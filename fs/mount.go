@@ -54,6 +54,7 @@ func Mount(ctx context.Context, mountpoint string, cfg Config) (*Mounted, error)
 	m := &Mounted{point: mountpoint, server: server, fsys: fsys, ended: make(chan struct{})}
 	go func() {
 		server.Wait()
+		fsys.releaseAll(context.Background())
 		fsys.close()
 		close(m.ended)
 	}()
@@ -210,7 +211,7 @@ func (m *Mounted) Status() Status {
 		s.DirtyFiles = append(s.DirtyFiles, DirtyFile{Path: n.path(), Bytes: n.currentSize()})
 	}
 	m.fsys.mu.Lock()
-	s.OpenHandles = m.fsys.handles
+	s.OpenHandles = len(m.fsys.handles)
 	m.fsys.mu.Unlock()
 	return s
 }

@@ -139,7 +139,7 @@ func TestOddBuckets(t *testing.T) {
 					t.Errorf("%d versions and delete markers of %s", got, name)
 				}
 			}
-			m.wantLog(t, "locks its objects", "hidden=true")
+			m.wantLog(t, "bucket locks its objects", "hidden=true")
 			if keys := other.keys(t, "bucket"); len(keys) != 0 {
 				t.Errorf("others see %v", keys)
 			}

@@ -3,11 +3,14 @@ package e2e
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,12 +23,17 @@ import (
 type secrets map[string]string // form to what it is
 
 func (s secrets) add(what, secret string) {
-	s[secret] = what
-	for form, enc := range map[string]string{
-		"in hex": hex.EncodeToString([]byte(secret)), "in base64": base64.StdEncoding.EncodeToString([]byte(secret)),
-		"in base64 of URLs": base64.RawURLEncoding.EncodeToString([]byte(secret)),
+	raw := []byte(secret)
+	inner := func(quoted string) string { return strings.Trim(quoted, `"`) }
+	escaped, _ := json.Marshal(secret) // never fails
+	std, url := base64.StdEncoding.EncodeToString(raw), base64.URLEncoding.EncodeToString(raw)
+	for form, text := range map[string]string{
+		"": secret, "quoted": inner(strconv.Quote(secret)), "in JSON": inner(string(escaped)),
+		"in hex": hex.EncodeToString(raw), "in capital hex": fmt.Sprintf("%X", raw),
+		"in base64": strings.TrimRight(std, "="), "in base64 of URLs": strings.TrimRight(url, "="),
+		"in numbers": strings.Trim(fmt.Sprint(raw), "[]"), "in Go": strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", raw), "[]byte{"), "}"),
 	} {
-		s[enc] = what + " " + form
+		s[text] = strings.TrimSpace(what + " " + form)
 	}
 }
 
@@ -195,4 +203,31 @@ func processes(t *testing.T, arg string) []string {
 		}
 	}
 	return ids
+}
+
+// TestSecretsAreRecognised: a key that is logged in any of the usual ways would
+// be found.
+func TestSecretsAreRecognised(t *testing.T) {
+	key := random(t, 32)
+	known := secrets{}
+	known.add("key", string(key))
+	var text, asJSON strings.Builder
+	for _, log := range []*slog.Logger{slog.New(slog.NewTextHandler(&text, nil)), slog.New(slog.NewJSONHandler(&asJSON, nil))} {
+		log.Info("raw", "k", string(key))
+		log.Info("bytes", "k", key)
+		log.Info("array", "k", [32]byte(key))
+	}
+	lines := slices.Concat(slices.Collect(strings.Lines(text.String())), slices.Collect(strings.Lines(asJSON.String())), []string{
+		fmt.Sprintf("%v", key), fmt.Sprintf("%#v", key), fmt.Sprintf("%x", key), fmt.Sprintf("%X", key), fmt.Sprintf("%q", key), fmt.Sprintf("%s", key),
+		base64.StdEncoding.EncodeToString(key), base64.RawStdEncoding.EncodeToString(key), base64.URLEncoding.EncodeToString(key),
+	})
+	for _, line := range lines {
+		found := false
+		for form := range known {
+			found = found || strings.Contains(line, form)
+		}
+		if !found && !strings.Contains(line, "[") { // an array in JSON has commas and no blanks
+			t.Errorf("not recognised: %q", line)
+		}
+	}
 }

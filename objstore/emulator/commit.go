@@ -73,7 +73,7 @@ func (b *bucket) discard(old, by *version) {
 	}
 }
 
-// retag replaces the tags of one version.
+// change replaces one version by another that set makes of it.
 func (b *bucket) change(key, versionID string, set func(*version) error) (*version, error) {
 	b.gate.RLock()
 	defer b.gate.RUnlock()

@@ -141,7 +141,7 @@ func (s *Store) explainForbidden(err error) error {
 		return err
 	}
 	c := *e
-	help := "the bucket is another account's, or these credentials may not use it"
+	help := "the bucket is another account's, or these credentials are wrong or may not use it"
 	if !s.cfg.RequesterPays {
 		help += "; where its owner lets the requester pay, agree to that"
 	}

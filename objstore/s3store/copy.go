@@ -36,6 +36,7 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 		return objstore.Object{}, err
 	}
 	src.ETag = from.ETag
+	prot.keep = b.bucketOf(src) == b.name && src.Key == o.key
 	inside, err := b.copiesInside(ctx, prot)
 	if err != nil {
 		return objstore.Object{}, err
@@ -55,7 +56,7 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 	if err != nil {
 		return objstore.Object{}, err
 	}
-	return b.confirmCopy(ctx, o, src, obj, prot)
+	return b.confirmCopy(ctx, o, obj, prot)
 }
 
 // protectCopy finds the protection of a copy: a wish or a policy by name wins;
@@ -78,7 +79,8 @@ func (b *bucket) protectCopy(ctx context.Context, dstKey string, src, wish objst
 	if src.Mode == objstore.ModeSSES3 && (err != nil || p.now.Mode == src.Mode) {
 		return p, err // what a new object gets is the same
 	}
-	p.want, p.check = objstore.Encryption{Mode: src.Mode, KMSKeyID: src.KMSKeyID}, !rule.AllowUnencrypted
+	// What is encrypted stays so, whatever is allowed for new objects.
+	p.want, p.check = objstore.Encryption{Mode: src.Mode, KMSKeyID: src.KMSKeyID}, true
 	p.send = ask{Encryption: objstore.Encryption{Mode: src.Mode, KMSKeyID: src.KMSKeyID, BucketKey: src.BucketKey}}
 	if src.Mode != objstore.ModeSSES3 {
 		p.send.context = kmsContext(b.s.cfg.KMSContext)
@@ -228,9 +230,8 @@ func (b *bucket) tagging(ctx context.Context, src objstore.Ref) (string, error) 
 	return v.Encode(), nil
 }
 
-// confirmCopy looks at what a copy has made. A copy of an object onto itself
-// that is not protected stays: removing it would lose the only copy.
-func (b *bucket) confirmCopy(ctx context.Context, o operation, src objstore.Ref, obj objstore.Object, prot protection) (objstore.Object, error) {
+// confirmCopy looks at what a copy has made.
+func (b *bucket) confirmCopy(ctx context.Context, o operation, obj objstore.Object, prot protection) (objstore.Object, error) {
 	if obj.ETag != "" {
 		b.s.keys.remember(objectID{b.name, o.key, ""}, keyChoice{obj.ETag, prot.send.CustomerKeyMD5})
 	}
@@ -248,6 +249,5 @@ func (b *bucket) confirmCopy(ctx context.Context, o operation, src objstore.Ref,
 	if seen.Size != obj.Size {
 		return seen, newError(o.verb, o.name(), objstore.Integrity, "the copy has %d bytes and its source %d", seen.Size, obj.Size)
 	}
-	onItself := b.bucketOf(src) == b.name && src.Key == o.key
-	return seen, b.judge(ctx, o.verb, prot, seen, !onItself || seen.VersionID != "")
+	return seen, b.judge(ctx, o.verb, prot, seen)
 }

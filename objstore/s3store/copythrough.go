@@ -21,7 +21,15 @@ func (b *bucket) copiesInside(ctx context.Context, prot protection) (bool, error
 	if err != nil {
 		return false, err
 	}
-	return res.why == nil && satisfies(prot.want, res.enc) != wrongMode, nil
+	return prot.copied(res) == nil, nil
+}
+
+// copied returns why a copy that came out as res is not protected so.
+func (p protection) copied(res proved) error {
+	if res.why == nil && satisfies(p.want, res.enc) == wrongMode {
+		return newError("copy", "", objstore.Unencrypted, "the copy of a scratch object came out as %q, not as %q", describe(res.enc), describe(p.want))
+	}
+	return res.why
 }
 
 // proveCopy copies a scratch object to another one and looks at that. A store
@@ -58,7 +66,9 @@ func (sc *scratch) copyAndLook(ctx context.Context, from *scratch, want ask) (ob
 		return sc.b.client.CopyObject(ctx, in)
 	})
 	if err != nil {
-		sc.versions[""] = true // it may have been made all the same
+		if statusOf(err) == 0 || statusOf(err) >= 500 && objstore.KindOf(err) != objstore.Unsupported {
+			sc.versions[""] = true // it may have been made all the same
+		}
 		return objstore.Encryption{}, err
 	}
 	sc.versions[versionOf(out.VersionId)] = true
@@ -66,16 +76,27 @@ func (sc *scratch) copyAndLook(ctx context.Context, from *scratch, want ask) (ob
 	return obj.Encryption, err
 }
 
+// copiesThrough bounds the copies through this machine at one time: each takes
+// the memory of a writer.
+const copiesThrough = 2
+
 // copyThrough copies through this machine. Unlike the store it cannot copy in
-// one step: an object that is replaced meanwhile is kind [objstore.Stale].
+// one step: an object that is replaced meanwhile is kind [objstore.Stale] where
+// the store honours If-Match; elsewhere a HEAD just before narrows the window.
 func (b *bucket) copyThrough(ctx context.Context, o operation, src objstore.Ref, from objstore.Object, prot protection, opts objstore.CopyOptions) (objstore.Object, error) {
+	select {
+	case b.s.through <- struct{}{}:
+		defer func() { <-b.s.through }()
+	case <-ctx.Done():
+		return objstore.Object{}, newError(o.verb, o.name(), objstore.Canceled, "%w", ctx.Err())
+	}
 	tags, err := b.tagging(ctx, src)
 	if err != nil {
 		return objstore.Object{}, err
 	}
 	meta, h, _ := effective(from, opts)
 	cond := opts.Cond
-	if b.bucketOf(src) == b.name && src.Key == o.key && cond == (objstore.Condition{}) {
+	if prot.keep && cond == (objstore.Condition{}) {
 		cond.IfMatch = from.ETag
 	}
 	w := b.newWriter(ctx, o.key, objstore.CreateOptions{

@@ -88,7 +88,7 @@ func kindOf(code string, status int) objstore.Kind {
 		switch {
 		case strings.Contains(code, "Throttl"):
 			return objstore.Throttled
-		case status >= 500:
+		case status >= 500 && !strings.HasPrefix(code, "KMS."), strings.Contains(code, "Internal"), strings.Contains(code, "Timeout"):
 			return objstore.Unavailable
 		}
 		return objstore.KeyUnavailable
@@ -273,4 +273,14 @@ func preconditionKind(cond objstore.Condition) objstore.Kind {
 }
 
 // isPrecondition reports whether err is the refusal of a condition.
-func isPrecondition(err error) bool { return statusOf(err) == http.StatusPreconditionFailed }
+func isPrecondition(err error) bool {
+	return statusOf(err) == http.StatusPreconditionFailed || codeOf(err) == "PreconditionFailed"
+}
+
+// isLate reports whether err was in the body of a reply of 200, as of a copy or
+// a Complete that fails late. The SDK takes it for a 500, whatever it says.
+func isLate(err error) bool {
+	var re *smithyhttp.ResponseError
+	return errors.As(err, &re) && re.Response != nil && re.Response.Response != nil &&
+		re.HTTPStatusCode() == http.StatusInternalServerError && strings.HasPrefix(re.Response.Status, "200")
+}

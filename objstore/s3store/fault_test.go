@@ -438,11 +438,18 @@ func TestErrorInTheBodyOf200(t *testing.T) {
 			require.NoError(t, do(verb))
 			require.Equal(t, data, get(t, b, objstore.Ref{Key: verb}, objstore.Range{}))
 			srv.ClearFaults()
-			srv.Inject(emulator.Fault{Verb: verb, Code: "AccessDenied", ErrorIn200: true})
-			require.ErrorIs(t, do(verb+"-denied"), objstore.Permission)
-			srv.ClearFaults()
-			_, err := b.Head(t.Context(), objstore.Ref{Key: verb + "-denied"})
-			require.ErrorIs(t, err, objstore.NotExist)
+			for code, kind := range map[string]objstore.Kind{
+				"AccessDenied": objstore.Permission, "KMS.DisabledException": objstore.KeyUnavailable, "PreconditionFailed": objstore.Stale,
+				"InvalidRequest": objstore.Unavailable, "EntityTooLarge": objstore.TooLarge, "QuotaExceeded": objstore.Quota,
+			} {
+				srv.ResetRequests()
+				srv.Inject(emulator.Fault{Verb: verb, Code: code, ErrorIn200: true})
+				require.ErrorIs(t, do(verb+"-refused"), kind, code)
+				require.Equal(t, 1, count(srv, verb), "%s is not repeated", code)
+				srv.ClearFaults()
+				_, err := b.Head(t.Context(), objstore.Ref{Key: verb + "-refused"})
+				require.ErrorIs(t, err, objstore.NotExist)
+			}
 		})
 	}
 }

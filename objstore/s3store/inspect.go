@@ -3,6 +3,7 @@ package s3store
 import (
 	"context"
 	"crypto/rand"
+	"net/http"
 
 	"coffer/objstore"
 )
@@ -136,6 +137,8 @@ func (b *bucket) honours(ctx context.Context, mode objstore.Mode) (Result, strin
 		return ResultUnknown, err.Error()
 	}
 	switch {
+	case statusOf(res.why) == http.StatusBadRequest && mode == objstore.ModeSSEKMS && want.KMSKeyID == "":
+		return ResultUnknown, "it may want the name of a key (--sse-kms-key-id): " + res.why.Error()
 	case res.why != nil:
 		return ResultNo, res.why.Error()
 	case satisfies(asked.Encryption, res.enc) == wrongMode:
@@ -164,11 +167,11 @@ func (b *bucket) copiesEncrypted(ctx context.Context) (Result, string) {
 		return ResultUnknown, err.Error()
 	}
 	res, err := b.prove(ctx, question{ask: prot.send, copied: true})
-	switch {
-	case err != nil:
+	if err != nil {
 		return ResultUnknown, err.Error()
-	case res.why != nil:
-		return ResultNo, "what is renamed is read and written anew by this machine: " + res.why.Error()
+	}
+	if why := prot.copied(res); why != nil {
+		return ResultNo, "what is renamed is read and written anew by this machine: " + why.Error()
 	}
 	return ResultYes, describe(res.enc)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"net/http"
 	"strconv"
 
 	"coffer/objstore"
@@ -164,11 +165,13 @@ func insisting[T any](ctx context.Context, u *upload, request func(context.Conte
 	}
 	e.everywhere = true
 	again, aerr := request(withSSE(ctx, e))
-	if aerr != nil {
-		return out, err
+	if objstore.KindOf(aerr) == objstore.Permission || statusOf(aerr) == http.StatusBadRequest {
+		return out, err // that was not it
 	}
-	u.b.insists.Store(true)
-	return again, nil
+	if aerr == nil {
+		u.b.insists.Store(true)
+	}
+	return again, aerr
 }
 
 // size is the length of the whole object.

@@ -32,10 +32,11 @@ func (o operation) name() string {
 // opState is what the retryer, the credentials and the operation tell each
 // other. It travels in the context and is touched by one goroutine.
 type opState struct {
-	begun                                                     time.Time
-	retries, conflicts, digests, reloads, unknownHosts, skews int
-	lastErr                                                   error
-	used                                                      aws.Credentials
+	begun                                              time.Time
+	retries, conflicts, digests, reloads, unknownHosts int
+	skewed                                             bool
+	lastErr                                            error
+	used                                               aws.Credentials
 }
 
 type stateKey struct{}

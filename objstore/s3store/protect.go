@@ -38,6 +38,9 @@ type protection struct {
 	now   objstore.Encryption // what a new object gets, proved
 	send  ask                 // what requests ask for
 	check bool                // whether the written object is looked at
+	// keep tells that nobody else has the bytes: what turns out not to be
+	// protected is not removed.
+	keep bool
 }
 
 // Protection returns what a new object under key is protected by.

@@ -70,12 +70,9 @@ func (r *retryer) IsErrorRetryable(err error) bool {
 		return false
 	case objstore.Conflict, objstore.Expired, objstore.Throttled, objstore.Integrity:
 		return true
-	case objstore.Permission, objstore.KeyUnavailable, objstore.NotExist, objstore.Archived:
-		if statusOf(err) >= 500 {
-			// An error in the body of a reply of 200, which the SDK takes for
-			// a 500 whatever it says.
-			return false
-		}
+	}
+	if isLate(err) {
+		return kindsByCode[codeOf(err)] == objstore.Unavailable
 	}
 	if mayBeCredentials(err) {
 		return true
@@ -104,12 +101,10 @@ func (r *retryer) GetRetryToken(ctx context.Context, err error) (func(error) err
 		if st.digests++; st.digests > maxDigestRetries {
 			return nil, errGiveUp
 		}
-	case isBare(err) && isClockOff(err):
+	case isBare(err) && isClockOff(err) && !st.skewed:
 		// The SDK repeats RequestTimeTooSkewed by the store's time; a reply to
-		// HEAD cannot say that.
-		if st.skews++; st.skews > 1 {
-			return nil, errGiveUp
-		}
+		// HEAD cannot say that. The second refusal is another one.
+		st.skewed = true
 	case kind != objstore.Expired && searchOf(ctx).expected[statusOf(err)] && isBare(err):
 		return nil, errGiveUp
 	case kind == objstore.Expired, mayBeCredentials(err):

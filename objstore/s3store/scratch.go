@@ -45,7 +45,7 @@ func (sc *scratch) put(ctx context.Context, want ask, set func(*s3.PutObjectInpu
 		return sc.b.client.PutObject(ctx, in, unsigned)
 	})
 	if err != nil {
-		if statusOf(err) == 0 || statusOf(err) >= 500 {
+		if statusOf(err) == 0 || statusOf(err) >= 500 && objstore.KindOf(err) != objstore.Unsupported {
 			sc.versions[""] = true // it may have been stored all the same
 		}
 		return err
@@ -113,6 +113,8 @@ func (sc *scratch) remove(ctx context.Context) {
 		}
 	}
 	if locked != nil {
-		sc.b.s.log.Warn("versions of a scratch object stay, as the bucket locks its objects", "bucket", sc.b.name, "key", sc.key, "error", locked, "hidden", remove("") == nil)
+		hidden := remove("")
+		sc.b.s.log.Warn("versions of a scratch object stay, for want of the right to remove them or because the bucket locks its objects",
+			"bucket", sc.b.name, "key", sc.key, "error", locked, "hidden", hidden == nil)
 	}
 }

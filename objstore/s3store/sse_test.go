@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"coffer/objstore"
 	"coffer/objstore/storetest"
@@ -308,14 +309,16 @@ func TestBucketDefaultIsThePolicys(t *testing.T) {
 // A HEAD whose token has expired is answered with a bare 400, as is one that
 // wants a key: both must be told apart, and the search begun again.
 func TestExpiredCredentialsAreNoMissingKey(t *testing.T) {
-	for _, key := range []string{"plain", "under a key"} {
-		t.Run(key, func(t *testing.T) {
+	for name, clock := range map[string]time.Duration{"plain": 0, "under a key": 0, "plain, clock off": time.Hour, "under a key, clock off": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			key, _, _ := strings.Cut(name, ",")
 			srv := &sseServer{}
 			valid := "/k/"
 			a := customerKey(t, 'a')
 			bk := against(t, Config{Rules: []Rule{{Pattern: "*/under a key", Encryption: objstore.Encryption{Mode: objstore.ModeSSEC}},
 				{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeNone}}}, CustomerKeys: []CustomerKey{a, customerKey(t, 'b')}},
 				func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Date", time.Now().Add(clock).UTC().Format(http.TimeFormat))
 					if !strings.Contains(r.Header.Get("Authorization"), "Credential="+valid[1:]) {
 						w.WriteHeader(http.StatusBadRequest)
 						if r.Method != http.MethodHead {

@@ -109,6 +109,29 @@ func TestKMSKeysThatFail(t *testing.T) {
 	}
 }
 
+// A part that was denied is sent again with the header; what becomes of that is
+// the answer, unless it is denied too.
+func TestDeniedPartIsSentAgainWithTheHeader(t *testing.T) {
+	for code, kind := range map[string]objstore.Kind{"SlowDown": objstore.Throttled, "AccessDenied": objstore.Permission, "": 0} {
+		t.Run(code, func(t *testing.T) {
+			srv, _, b := emulated(t, "aws", Config{PartSize: minPartSize, OperationTimeout: 2 * time.Second,
+				Rules: []Rule{{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeSSES3}}}})
+			srv.Inject(emulator.Fault{Verb: "UploadPart", Code: "AccessDenied", Count: 1})
+			if code != "" {
+				srv.Inject(emulator.Fault{Verb: "UploadPart", Code: code})
+			}
+			data := random(minPartSize + 1)
+			_, err := tryPut(t.Context(), b, "key", data, objstore.CreateOptions{})
+			if kind != 0 {
+				require.ErrorIs(t, err, kind)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, data, get(t, b, objstore.Ref{Key: "key"}, objstore.Range{}))
+		})
+	}
+}
+
 // What the old material of a rotated key has encrypted stays readable.
 func TestRotatedKMSKey(t *testing.T) {
 	srv, s := emulatedWithKey(t, Config{Rules: []Rule{{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeSSEKMS, KMSKeyID: "alias/key"}}}})

@@ -41,7 +41,8 @@ type Store struct {
 	chunks    chunkPool
 	keys      *keyring
 	patience  patience
-	copyWhole int64 // the longest object in bytes that one CopyObject takes
+	copyWhole int64         // the longest object in bytes that one CopyObject takes
+	through   chan struct{} // a token for each copy through this machine
 
 	mu      sync.Mutex
 	clients map[clientKey]*s3.Client
@@ -78,7 +79,7 @@ func newStore(ctx context.Context, cfg Config, p patience) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, patience: p, copyWhole: maxPartSize, roots: roots,
-		keys: newKeyring(cfg.CustomerKeys), clients: map[clientKey]*s3.Client{}, buckets: map[string]*bucket{},
+		through: make(chan struct{}, copiesThrough), keys: newKeyring(cfg.CustomerKeys), clients: map[clientKey]*s3.Client{}, buckets: map[string]*bucket{},
 	}
 	if s.base, err = s.loadConfig(ctx); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)

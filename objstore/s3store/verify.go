@@ -35,20 +35,21 @@ func (b *bucket) confirm(ctx context.Context, verb string, p protection, obj obj
 		}
 		obj = seen
 	}
-	return obj, b.judge(ctx, verb, p, obj, true)
+	return obj, b.judge(ctx, verb, p, obj)
 }
 
 // judge returns nil for an object that is protected as p promises. One of
-// another algorithm is removed, if it may be; one under a KMS key that is
-// another or cannot be compared stays, since it is encrypted all the same.
-func (b *bucket) judge(ctx context.Context, verb string, p protection, obj objstore.Object, mayRemove bool) error {
+// another algorithm is removed, unless it is the only copy: where there are
+// versions the one before it is left. One under a KMS key that is another or
+// cannot be compared stays, since it is encrypted all the same.
+func (b *bucket) judge(ctx context.Context, verb string, p protection, obj objstore.Object) error {
 	if !p.check {
 		return nil
 	}
 	switch v := satisfies(p.want, obj.Encryption); {
 	case v == asWanted:
 		return nil
-	case v != wrongMode || !mayRemove:
+	case v != wrongMode || p.keep && obj.VersionID == "":
 		return newError(verb, b.name+"/"+obj.Key, objstore.Unencrypted, "stored as %q, not as %q; the object is kept",
 			describe(obj.Encryption), describe(p.want))
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -9,8 +10,8 @@ import (
 	"coffer/objstore"
 )
 
-// Base is what a stage changes: the version of the object that was there when
-// it was made. A [*Reader] is one.
+// Base is what a stage lies over: the version of the object that was there when
+// it was made, or what another file was linked from. A [*Reader] is one.
 type Base interface {
 	// ReadAt returns n bytes at off, fewer only at the end.
 	ReadAt(ctx context.Context, off int64, n int) (*Span, error)
@@ -32,11 +33,11 @@ const remoteChunk = 1 << 20
 // bytes are remote or missing needs none of those, only local bytes are ever
 // looked at in a frame.
 type Stage struct {
-	c    *Cache
-	base Base
+	c *Cache
 
 	mu     sync.Mutex
 	closed bool    // guarded by mu
+	base   Base    // guarded by mu; set once
 	ext    extents // guarded by mu
 	frames frames  // guarded by mu
 }
@@ -48,7 +49,8 @@ func (c *Cache) NewStage(base Base, size int64) (*Stage, error) {
 	if size < 0 {
 		return nil, &objstore.Error{Op: "stage", Kind: objstore.InvalidRange, Err: fmt.Errorf("size %d", size)}
 	}
-	s := &Stage{c: c, base: base}
+	s := &Stage{c: c}
+	s.base = base
 	s.frames = frames{c: c, byIndex: map[int64]*frame{}}
 	if size > 0 {
 		kind := Remote
@@ -169,7 +171,10 @@ func (s *Stage) readLocal(p []byte, off int64) (Extent, int, error) {
 // readRemote reads up to n bytes from the front of a remote extent.
 func (s *Stage) readRemote(ctx context.Context, e Extent, n int) (*Span, error) {
 	n = int(min(int64(n), e.Len, remoteChunk, int64(s.c.MaxRead())))
-	span, err := s.base.ReadAt(ctx, e.RemoteOff, n)
+	s.mu.Lock()
+	base := s.base
+	s.mu.Unlock()
+	span, err := base.ReadAt(ctx, e.RemoteOff, n)
 	if err != nil {
 		return nil, err
 	}
@@ -245,6 +250,29 @@ func (s *Stage) WriteTo(ctx context.Context, w io.Writer, copyRange RangeCopy, l
 			return done, err
 		}
 	}
+}
+
+// Link makes n bytes at off those of base at from, beyond the end of the file
+// too. A stage lies over one base: another one than it has is an error.
+func (s *Stage) Link(base Base, off, from, n int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return closedError("link", "")
+	case off < 0 || from < 0 || n < 0 || off > maxStageBytes-n:
+		return &objstore.Error{Op: "link", Kind: objstore.InvalidRange, Err: fmt.Errorf("%d bytes at %d", n, off)}
+	case s.base != nil && s.base != base:
+		return &objstore.Error{Op: "link", Kind: objstore.Unsupported, Err: errors.New("the file lies over another base")}
+	case n == 0:
+		return nil
+	}
+	s.base = base
+	if off > s.ext.size() {
+		s.ext.truncate(off)
+	}
+	s.ext.put(Extent{Kind: Remote, Off: off, Len: n, RemoteOff: from})
+	return nil
 }
 
 // Truncate makes the file size bytes long: what is cut off is forgotten, what

@@ -40,6 +40,7 @@ var (
 		gofuse.NodeListxattrer
 		gofuse.NodeSetxattrer
 		gofuse.NodeRemovexattrer
+		gofuse.NodeCopyFileRanger
 		gofuse.NodeOnForgetter
 	} = (*file)(nil)
 	_ interface {

@@ -131,16 +131,15 @@ func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, 
 	return done, c.sentMeta, nil
 }
 
-// copyRange has a writer take bytes of the base from the store itself; nil
-// where it cannot.
+// copyRange has a writer take bytes of what the stage lies over from the store
+// itself; nil where it cannot.
 func (n *file) copyRange(out objstore.Writer) cache.RangeCopy {
 	to, ok := out.(objstore.RangeCopier)
-	if !ok || n.content.base == nil {
+	if !ok || n.content.under == nil {
 		return nil
 	}
-	base := n.content.base.Ref(n.bucket.Name())
-	base.Key = n.key()
-	return func(ctx context.Context, off, length int64) error { return to.CopyRange(ctx, base, off, length) }
+	under := n.content.under.Ref()
+	return func(ctx context.Context, off, length int64) error { return to.CopyRange(ctx, under, off, length) }
 }
 
 // stored takes over the version that a commit made.

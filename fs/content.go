@@ -49,7 +49,9 @@ type content struct {
 	sentMeta map[string]string
 	streamed int64
 	stage    *cache.Stage
-	under    *cache.Reader // what stage lies over, nil if nothing
+	// under is what stage lies over, nil if nothing: the base, or the object
+	// of another file, see copyrange.go.
+	under *cache.Reader
 }
 
 // beginNew makes n a file that was created here; no other goroutine knows it yet.

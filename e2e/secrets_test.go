@@ -218,7 +218,7 @@ func TestSecretsAreRecognised(t *testing.T) {
 		log.Info("array", "k", [32]byte(key))
 	}
 	lines := slices.Concat(slices.Collect(strings.Lines(text.String())), slices.Collect(strings.Lines(asJSON.String())), []string{
-		fmt.Sprintf("%v", key), fmt.Sprintf("%#v", key), fmt.Sprintf("%x", key), fmt.Sprintf("%X", key), fmt.Sprintf("%q", key), fmt.Sprintf("%s", key),
+		fmt.Sprintf("%v", key), fmt.Sprintf("%#v", key), fmt.Sprintf("%x", key), fmt.Sprintf("%X", key), fmt.Sprintf("%q", key), string(key),
 		base64.StdEncoding.EncodeToString(key), base64.RawStdEncoding.EncodeToString(key), base64.URLEncoding.EncodeToString(key),
 	})
 	for _, line := range lines {

@@ -42,9 +42,6 @@ func (a attributes) kind() uint32 {
 	return syscall.S_IFREG
 }
 
-// kind returns the type bits.
-func (l *special) kind() uint32 { return attributesOf(l.object().Meta).kind() }
-
 // learn takes over what the store says, and reports false when it is another
 // one.
 func (l *special) learn(o objstore.Object) bool {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -433,6 +435,55 @@ func TestPartialRewriteMovesLittle(t *testing.T) {
 			must(t, err)
 			if !bytes.Equal(got, model) {
 				t.Error("the mount shows other bytes")
+			}
+		})
+	}
+}
+
+// TestExclusiveCreate: of 32 programs on two mounts that create the same file
+// with O_EXCL, one has made it, whenever that is decided.
+func TestExclusiveCreate(t *testing.T) {
+	for _, mode := range []string{"close", "open"} {
+		t.Run(mode, func(t *testing.T) {
+			a, s := bucketMount(t, "--exclusive", mode)
+			b := mountStore(t, s.Env(), "--exclusive", mode)
+			for round := range 5 {
+				name := fmt.Sprintf("lock-%d", round)
+				var wg sync.WaitGroup
+				var mu sync.Mutex
+				opened, winners := 0, []string{}
+				start := make(chan struct{})
+				for i := range 32 {
+					m := []*mount{a, b}[i%2]
+					text := fmt.Sprintf("writer %d", i)
+					wg.Go(func() {
+						<-start
+						f, err := os.OpenFile(m.path("bucket", name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+						if err != nil {
+							wantErrno(t, "open", err, syscall.EEXIST)
+							return
+						}
+						_, werr := f.WriteString(text)
+						cerr := f.Close()
+						mu.Lock()
+						defer mu.Unlock()
+						opened++
+						if werr == nil && cerr == nil {
+							winners = append(winners, text)
+							return
+						}
+						wantErrno(t, "close", errors.Join(werr, cerr), syscall.EEXIST)
+					})
+				}
+				close(start)
+				wg.Wait()
+				if len(winners) != 1 || mode == "open" && opened != 1 {
+					t.Fatalf("%d have opened the file and %q have closed it", opened, winners)
+				}
+				if got := client(t, s.Env()).get(t, "bucket", name); got != winners[0] {
+					t.Errorf("the object is %q, want %q", got, winners[0])
+				}
+				want(t, a.path("bucket", name), winners[0])
 			}
 		})
 	}

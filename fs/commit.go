@@ -54,6 +54,19 @@ func putObject(ctx context.Context, b objstore.Bucket, key string, data []byte, 
 	return objstore.Object{}, errors.Join(err, w.Abort())
 }
 
+// claim makes n, which is new, an empty object, if there is none under its key.
+func (n *file) claim(ctx context.Context, meta map[string]string) error {
+	o, err := putObject(ctx, n.bucket, n.key(), nil, objstore.CreateOptions{Meta: meta, Cond: objstore.Condition{IfAbsent: true}})
+	if err != nil {
+		return err
+	}
+	n.stored(o, meta)
+	n.mu.Lock()
+	n.meta, n.metaDirty = meta, false
+	n.mu.Unlock()
+	return nil
+}
+
 // commitNow makes the store have all of the file. The caller is inside the
 // gate, or keeps everybody else out.
 func (n *file) commitNow(ctx context.Context) error {

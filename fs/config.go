@@ -45,6 +45,9 @@ type Config struct {
 	// Attributes is AttributesFull unless said otherwise, AttributesList
 	// for read-only mounts.
 	Attributes Attributes
+	// ExclusiveAtOpen decides an exclusive create before open returns, by an
+	// empty object that is put only if there is none, and not at the commit.
+	ExclusiveAtOpen bool
 	// MetadataTTL is how long the kernel and this package believe what the
 	// store said of a name; 0 asks every time.
 	MetadataTTL time.Duration

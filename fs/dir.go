@@ -148,22 +148,24 @@ func (d *dir) Mkdir(ctx context.Context, nm string, mode uint32, out *fuse.Entry
 }
 
 // Create implements gofuse.NodeCreater. Nothing is sent: the object comes to
-// be with the commit at close, whole.
+// be with the commit at close, whole; unless an exclusive create is to be
+// decided now.
 func (d *dir) Create(ctx context.Context, nm string, flags uint32, mode uint32, out *fuse.EntryOut) (*gofuse.Inode, gofuse.FileHandle, uint32, syscall.Errno) {
-	n, errno := d.newLocalFile(ctx, nm, mode)
+	claim := flags&syscall.O_EXCL != 0 && d.fsys.cfg.ExclusiveAtOpen
+	n, errno := d.newLocalFile(ctx, nm, mode, claim)
 	if errno != 0 {
 		return nil, nil, 0, errno
 	}
 	inode := d.newInode(ctx, nm, n, syscall.S_IFREG)
 	h := n.newHandle(ctx, flags)
-	h.wrote.Store(true) // an empty file is something to commit
+	h.wrote.Store(!claim) // an empty file is something to commit
 	n.fillEntry(out)
 	return inode, h, 0, 0
 }
 
 // newLocalFile returns a file that the store does not have yet, when the
-// store would protect it.
-func (d *dir) newLocalFile(ctx context.Context, nm string, mode uint32) (*file, syscall.Errno) {
+// store would protect it. With claim the store has it, empty, and had none.
+func (d *dir) newLocalFile(ctx context.Context, nm string, mode uint32, claim bool) (*file, syscall.Errno) {
 	dctx, leave, err := d.change(ctx)
 	if err != nil {
 		return nil, toErrno(err)
@@ -176,6 +178,12 @@ func (d *dir) newLocalFile(ctx context.Context, nm string, mode uint32) (*file, 
 	n := d.fsys.newFile(d.bucket, place{d, nm})
 	meta := map[string]string{}
 	d.newAttributes(ctx, mode, syscall.S_IFREG).put(meta)
+	if claim {
+		if err := n.claim(dctx, meta); err != nil {
+			return nil, d.fsys.errno("create", path(d.bucket, key), err)
+		}
+		return n, 0
+	}
 	n.beginNew(meta)
 	return n, 0
 }
@@ -185,7 +193,7 @@ func (d *dir) Mknod(ctx context.Context, nm string, mode uint32, rdev uint32, ou
 	if mode&syscall.S_IFMT != syscall.S_IFREG {
 		return d.newSpecial(ctx, "mknod", nm, "", mode, rdev, out)
 	}
-	n, errno := d.newLocalFile(ctx, nm, mode)
+	n, errno := d.newLocalFile(ctx, nm, mode, false)
 	if errno != 0 {
 		return nil, errno
 	}

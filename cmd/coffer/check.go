@@ -24,7 +24,8 @@ const checkLong = `Try out what a mount needs: credentials, endpoint and region,
 honours and whether it encrypts, the FUSE device and its helper. With a bucket,
 scratch objects named .coffer-probe-... are written below the prefix, in each
 mode of encryption (SSE-C with a key of its own when none is given), looked at
-and removed (object lock keeps their versions); with --read-only the bucket's word is taken, and proves nothing.
+and removed; an object lock keeps their versions. With --read-only the bucket's
+word is taken, and proves nothing.
 
 With --uploads it lists multipart uploads that were begun and never ended, in
 the bucket or in all of them: a client that was killed leaves its parts behind,

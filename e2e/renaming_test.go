@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"coffer/objstore/emulator"
 )
 
@@ -196,4 +198,26 @@ func TestRenameAcrossBuckets(t *testing.T) {
 	}
 	want(t, m.path("second", "f"), "data")
 	absent(t, m.path("bucket", "f"))
+}
+
+func TestRenameFlags(t *testing.T) {
+	m, _ := bucketMount(t)
+	a, b := m.path("bucket", "a"), m.path("bucket", "b")
+	write(t, a, "a")
+	write(t, b, "b")
+	rename := func(what, from, to string, flags uint, want error) {
+		t.Helper()
+		if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags); err != want {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	rename("no replace", a, b, unix.RENAME_NOREPLACE, unix.EEXIST)
+	rename("exchange", a, b, unix.RENAME_EXCHANGE, unix.EINVAL)
+	rename("whiteout", a, b, unix.RENAME_WHITEOUT, unix.EINVAL)
+	want(t, a, "a")
+	want(t, b, "b")
+	rename("no replace of what is not there", a, m.path("bucket", "c"), unix.RENAME_NOREPLACE, nil)
+	want(t, m.path("bucket", "c"), "a")
+	must(t, os.MkdirAll(m.path("bucket", "dir", "sub"), 0o755))
+	rename("into itself", m.path("bucket", "dir"), m.path("bucket", "dir", "sub", "dir"), 0, unix.EINVAL)
 }

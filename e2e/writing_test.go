@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"coffer/objstore/emulator"
 )
 
@@ -487,4 +489,29 @@ func TestExclusiveCreate(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSeekHole(t *testing.T) {
+	m, _ := bucketMount(t)
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	defer f.Close()
+	for _, off := range []int64{0, 8 << 20} {
+		_, err := f.WriteAt([]byte("data"), off)
+		must(t, err)
+	}
+	seek := func(off int64, whence int, wanted int64, errno error) {
+		t.Helper()
+		if got, err := unix.Seek(int(f.Fd()), off, whence); err != errno || err == nil && got != wanted {
+			t.Errorf("seek from %d: %d, %v, want %d, %v", off, got, err, wanted, errno)
+		}
+	}
+	seek(0, unix.SEEK_DATA, 0, nil)
+	seek(0, unix.SEEK_HOLE, 4, nil)
+	seek(4, unix.SEEK_DATA, 8<<20, nil)
+	seek(8<<20, unix.SEEK_HOLE, 8<<20+4, nil)
+	seek(8<<20+4, unix.SEEK_DATA, 0, unix.ENXIO)
+	must(t, f.Sync())
+	seek(4, unix.SEEK_DATA, 4, nil)
+	seek(4, unix.SEEK_HOLE, 8<<20+4, nil)
 }

@@ -57,6 +57,7 @@ var (
 		gofuse.FileFsyncer
 		gofuse.FileReleaser
 		gofuse.FileAllocater
+		gofuse.FileLseeker
 	} = (*handle)(nil)
 	_ interface {
 		gofuse.FileReaddirenter

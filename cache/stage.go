@@ -275,6 +275,13 @@ func (s *Stage) Link(base Base, off, from, n int64) error {
 	return nil
 }
 
+// Rebase has the stage lie over another object with the same bytes.
+func (s *Stage) Rebase(base Base) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.base = base
+}
+
 // Truncate makes the file size bytes long: what is cut off is forgotten, what
 // is added is a hole.
 func (s *Stage) Truncate(size int64) error {

@@ -49,7 +49,7 @@ func TestLikeALocalFileSystem(t *testing.T) {
 	defer syscall.Umask(old)
 	defer func() {
 		if t.Failed() {
-			t.Logf("seed %d; the last operations:\n%s", seed, strings.Join(d.log[max(0, len(d.log)-60):], "\n"))
+			t.Logf("seed %d; the last operations:\n%s", seed, strings.Join(d.log[max(0, len(d.log)-d.tail()):], "\n"))
 		}
 	}()
 	for range ops {
@@ -384,4 +384,12 @@ func (d *differential) sameTrees() {
 			d.t.Fatalf("the mount has %s, the reference %s", brief(trees[0][k]), brief(trees[1][k]))
 		}
 	}
+}
+
+// tail is how many operations a failure shows.
+func (d *differential) tail() int {
+	if os.Getenv("COFFER_CHECK") != "" {
+		return len(d.log)
+	}
+	return 60
 }

@@ -221,3 +221,67 @@ func TestRenameFlags(t *testing.T) {
 	must(t, os.MkdirAll(m.path("bucket", "dir", "sub"), 0o755))
 	rename("into itself", m.path("bucket", "dir"), m.path("bucket", "dir", "sub", "dir"), 0, unix.EINVAL)
 }
+
+// TestOpenFileOutlivesItsName: a file whose name is another's by now goes on
+// for those who have it open, whatever took the name, and leaves nothing.
+func TestOpenFileOutlivesItsName(t *testing.T) {
+	m, s := bucketMount(t)
+	other := client(t, s.Env())
+	data := random(t, 12<<20)
+	name := m.path("bucket", "f")
+	for what, take := range map[string]func(){
+		"rename over it": func() {
+			write(t, m.path("bucket", "new"), "new")
+			must(t, os.Rename(m.path("bucket", "new"), name))
+		},
+		"a file of that name": func() {
+			must(t, os.Remove(name))
+			write(t, name, "new")
+		},
+		"a link of that name": func() {
+			must(t, os.Remove(name))
+			write(t, m.path("bucket", "elsewhere"), "new")
+			must(t, os.Symlink("elsewhere", name))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			must(t, os.WriteFile(name, data, 0o644))
+			reader, err := os.Open(name)
+			must(t, err)
+			defer reader.Close()
+			writer, err := os.OpenFile(name, os.O_RDWR, 0)
+			must(t, err)
+			defer writer.Close()
+			buf := make([]byte, 1<<20)
+			_, err = reader.ReadAt(buf, 0)
+			must(t, err)
+			_, err = writer.WriteAt([]byte("changed"), 3<<20)
+			must(t, err)
+			take()
+			model := bytes.Clone(data)
+			copy(model[3<<20:], "changed")
+			_, err = writer.WriteAt([]byte("and more"), 5<<20)
+			must(t, err)
+			copy(model[5<<20:], "and more")
+			for _, f := range []*os.File{reader, writer} {
+				got := make([]byte, len(data)+1)
+				if n, err := f.ReadAt(got, 0); err != io.EOF || !bytes.Equal(got[:n], model) {
+					t.Errorf("the open file reads as something else: %d bytes, %v", n, err)
+				}
+			}
+			want(t, name, "new")
+			must(t, reader.Close())
+			must(t, writer.Close())
+			want(t, name, "new")
+			must(t, os.Remove(name))
+			os.Remove(m.path("bucket", "elsewhere"))
+			deadline := time.Now().Add(10 * time.Second) // the kernel tells of the last close late
+			for len(other.keys(t, "bucket")) > 0 && time.Now().Before(deadline) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if keys := other.keys(t, "bucket"); len(keys) != 0 {
+				t.Errorf("left in the bucket: %v", keys)
+			}
+		})
+	}
+}

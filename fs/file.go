@@ -19,6 +19,9 @@ type file struct {
 	fsys   *filesystem
 	bucket objstore.Bucket
 	place  place
+	// aside is the key of a file that lost its name to another while it was
+	// open, "" for all others; guarded by fsys.tree as place is.
+	aside string
 
 	turn    turn
 	content content // guarded by turn

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -114,8 +115,17 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 		d.didChange(nm)
 		to.didChange(newName)
 	}()
+	back := func() {}
+	if target != nil {
+		if old, ok := target.Operations().(*file); ok {
+			if back, err = old.moveAside(ctx); err != nil {
+				d.fsys.log.Warn("who has the replaced file open can no longer read it", "path", old.path(), "err", err)
+			}
+		}
+	}
 	done, err := d.bucket.Copy(ctx, newKey, src, objstore.CopyOptions{})
 	if err != nil {
+		back()
 		return err
 	}
 	if err := d.deleteKeys(ctx, oldKey); err != nil {
@@ -125,6 +135,7 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 			return errors.Join(err, d.deleteKeys(context.WithoutCancel(ctx), newKey))
 		}
 		if old, ok := target.Operations().(*file); ok {
+			back() // its name is another's, and it keeps it: who has it open finds it stale
 			old.mu.Lock()
 			old.stale = true
 			old.mu.Unlock()
@@ -259,6 +270,12 @@ func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newNam
 	}
 	if err := d.deleteMany(ctx, m.keys); err != nil {
 		return err // some are there twice, none is lost
+	}
+	// Markers are all alike but for their metadata: what was remembered of the
+	// target's would be taken for the new one's.
+	d.fsys.heads.forget(d.bucket.Name(), dest)
+	for _, key := range m.keys {
+		d.fsys.heads.forget(d.bucket.Name(), dest+strings.TrimPrefix(key, from))
 	}
 	d.fsys.tree.Lock()
 	sub.place = place{to, newName}

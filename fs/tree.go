@@ -38,6 +38,9 @@ func (d *dir) prefixLocked() string {
 func (n *file) key() string {
 	n.fsys.tree.RLock()
 	defer n.fsys.tree.RUnlock()
+	if n.aside != "" {
+		return n.aside
+	}
 	return n.place.parent.prefixLocked() + n.place.name
 }
 

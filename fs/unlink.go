@@ -2,6 +2,8 @@ package fs
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"strings"
 	"syscall"
 	"time"
@@ -121,6 +123,53 @@ func (d *dir) deleteKeys(ctx context.Context, keys ...string) error {
 	return nil
 }
 
+// moveAside keeps the bytes of an open file whose name is about to be another's:
+// the store copies its object to a scratch name, which nobody sees, until the
+// last close. The caller has the turn. back undoes it, where the name stays.
+func (n *file) moveAside(ctx context.Context) (back func(), err error) {
+	n.mu.Lock()
+	obj, deferred, wanted := n.obj, n.deferred, n.inStore && n.handles > 0
+	n.mu.Unlock()
+	if !wanted {
+		return func() {}, nil
+	}
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	old, key := n.key(), n.fsys.cfg.Prefix+objstore.ScratchPrefix+"gone-"+hex.EncodeToString(id)
+	done, err := n.bucket.Copy(ctx, key, objstore.Ref{Key: old, ETag: obj.ETag}, objstore.CopyOptions{})
+	if err != nil {
+		return func() {}, err
+	}
+	done.Size = obj.Size
+	n.lieUnder(key, old, done, true)
+	return func() {
+		n.lieUnder("", key, obj, deferred)
+		if err := n.bucket.Delete(context.WithoutCancel(ctx), objstore.Ref{Key: key})[0]; err != nil {
+			n.fsys.log.Warn("a scratch object could not be removed", "path", path(n.bucket, key), "err", err)
+		}
+	}, nil
+}
+
+// lieUnder takes over that the object of n, which was under old, is obj under
+// aside, or under its name with "".
+func (n *file) lieUnder(aside, old string, obj objstore.Object, deferred bool) {
+	n.fsys.tree.Lock()
+	n.aside = aside
+	n.fsys.tree.Unlock()
+	if c := &n.content; c.under != nil && c.under.Ref().Key == old && c.under.Ref().Bucket == n.bucket.Name() {
+		ref := obj.Ref(n.bucket.Name())
+		ref.Key = n.key()
+		was := c.under
+		c.under = n.fsys.cfg.Cache.OpenReader(n.bucket, ref, obj)
+		c.stage.Rebase(c.under)
+		was.Close()
+	}
+	n.mu.Lock()
+	n.carryLocked(obj)
+	n.deferred = deferred
+	n.mu.Unlock()
+}
+
 // removeUnlinked ends a file without a name after its last close.
 func (n *file) removeUnlinked(ctx context.Context) {
 	dctx, leave, err := n.change(ctx)
@@ -142,6 +191,15 @@ func (n *file) removeUnlinked(ctx context.Context) {
 		return
 	}
 	parent, nm := n.parent()
+	n.fsys.tree.RLock()
+	aside := n.aside
+	n.fsys.tree.RUnlock()
+	if aside != "" {
+		if err := parent.deleteKeys(dctx, aside); err != nil {
+			n.fsys.errno("unlink", n.path(), err)
+		}
+		return
+	}
 	if err := parent.deleteUnlinked(dctx, nm, n); err != nil {
 		n.fsys.errno("unlink", n.path(), err)
 		n.fsys.addLost(err)
@@ -151,12 +209,27 @@ func (n *file) removeUnlinked(ctx context.Context) {
 }
 
 // clearUnlinked deletes the object that still lies under a name, because the
-// name is about to be used again. Who has the file open can no longer read
-// what is not cached.
+// name is about to be used again, and keeps it for those who have it open.
 func (d *dir) clearUnlinked(ctx context.Context, nm string) error {
-	if !d.isUnlinked(nm) {
+	d.mu.Lock()
+	u := d.unlinked[nm]
+	d.mu.Unlock()
+	if u == nil {
 		return nil
 	}
+	if err := u.owner.turn.take(ctx); err != nil {
+		return err
+	}
+	n := u.owner
+	n.mu.Lock()
+	waits := n.gone && n.deferred
+	n.mu.Unlock()
+	if waits {
+		if _, err := n.moveAside(ctx); err != nil {
+			d.fsys.log.Warn("who has this unlinked file open can no longer read it", "path", n.path(), "err", err)
+		}
+	}
+	n.turn.release()
 	err := d.deleteUnlinked(ctx, nm, nil)
 	d.didChange(nm)
 	return err
@@ -289,9 +362,9 @@ func (d *dir) hasLocal() bool {
 	return false
 }
 
-// lose makes the inode that a rename replaced one without a name. Its bytes
-// are gone with the object; its attributes stay. The caller has the turn of a
-// file.
+// lose makes the inode that a rename replaced one without a name. Its
+// attributes stay, and what was written to it as long as it is open. The caller
+// has the turn of a file.
 func (f *filesystem) lose(target *gofuse.Inode) {
 	if target == nil {
 		return
@@ -302,7 +375,10 @@ func (f *filesystem) lose(target *gofuse.Inode) {
 		n.gone = true
 		n.version++
 		n.checked = time.Now()
+		open := n.handles > 0
 		n.mu.Unlock()
-		n.drop()
+		if !open {
+			n.drop()
+		}
 	}
 }

@@ -40,12 +40,13 @@ e2e-radosgw: setup-radosgw ## what "make test" leaves out: Ceph's radosgw, from 
 lint: setup-lint ## gofmt, vet, go mod tidy, staticcheck, govulncheck
 	@.ci/lint
 
-fuzz: ## each fuzz target for FUZZTIME (30s)
+fuzz: setup-test ## each fuzz target for FUZZTIME (30s), and random operations on a mount
 	@set -e; for pkg in $$($(GO) list $(PKGS)); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; \
 	done
+	COFFER_SEED=$$RANDOM COFFER_OPS=20000 $(GO) test -race -count=1 -v -run '^TestLikeALocalFileSystem$$' ./e2e
 
 bench: setup-test ## every benchmark
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) $(PKGS)

@@ -17,7 +17,7 @@ PKGS         ?= ./...
 TEST_TIMEOUT ?= 30m
 FUZZTIME     ?= 30s
 
-.PHONY: build demo test e2e e2e-radosgw lint fuzz bench clean help setup-demo setup-test setup-radosgw setup-lint
+.PHONY: build demo test e2e e2e-radosgw lint fuzz bench bench-peers clean help setup-demo setup-test setup-radosgw setup-peers setup-lint
 
 build: ## build ./bin/coffer, static
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN) ./cmd/coffer
@@ -51,6 +51,9 @@ fuzz: setup-test ## each fuzz target for FUZZTIME (30s), and random operations o
 bench: setup-test ## every benchmark
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) $(PKGS)
 
+bench-peers: setup-peers ## the same jobs through Coffer, s3fs and rclone, as a table
+	COFFER_PEERS=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -count=1 -v -timeout 60m -run '^TestPeers$$' ./e2e
+
 clean: ## remove what was built here (the tools outside the tree stay)
 	rm -rf bin
 
@@ -63,5 +66,7 @@ setup-test:
 	@.ci/setup test
 setup-radosgw:
 	@.ci/setup radosgw
+setup-peers:
+	@.ci/setup peers
 setup-lint:
 	@.ci/setup lint

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -11,7 +10,7 @@ import (
 )
 
 // Base is what a stage lies over: the version of the object that was there when
-// it was made, or what another file was linked from. A [*Reader] is one.
+// it was made. A [*Reader] is one.
 type Base interface {
 	// ReadAt returns n bytes at off, fewer only at the end.
 	ReadAt(ctx context.Context, off int64, n int) (*Span, error)
@@ -37,7 +36,7 @@ type Stage struct {
 
 	mu     sync.Mutex
 	closed bool    // guarded by mu
-	base   Base    // guarded by mu; set once
+	base   Base    // guarded by mu
 	ext    extents // guarded by mu
 	frames frames  // guarded by mu
 }
@@ -250,29 +249,6 @@ func (s *Stage) WriteTo(ctx context.Context, w io.Writer, copyRange RangeCopy, l
 			return done, err
 		}
 	}
-}
-
-// Link makes n bytes at off those of base at from, beyond the end of the file
-// too. A stage lies over one base: another one than it has is an error.
-func (s *Stage) Link(base Base, off, from, n int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return closedError("link", "")
-	case off < 0 || from < 0 || n < 0 || off > maxStageBytes-n:
-		return &objstore.Error{Op: "link", Kind: objstore.InvalidRange, Err: fmt.Errorf("%d bytes at %d", n, off)}
-	case s.base != nil && s.base != base:
-		return &objstore.Error{Op: "link", Kind: objstore.Unsupported, Err: errors.New("the file lies over another base")}
-	case n == 0:
-		return nil
-	}
-	s.base = base
-	if off > s.ext.size() {
-		s.ext.truncate(off)
-	}
-	s.ext.put(Extent{Kind: Remote, Off: off, Len: n, RemoteOff: from})
-	return nil
 }
 
 // Rebase has the stage lie over another object with the same bytes.

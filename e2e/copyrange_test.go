@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	mathrand "math/rand/v2"
 	"os"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -56,8 +55,8 @@ func TestCopyMovesNothing(t *testing.T) {
 	}
 }
 
-// TestCopyFileRange copies ranges of all kinds, with writes in between, and
-// compares with what a program would have copied itself.
+// TestCopyFileRange copies short ranges of all kinds, with writes in between,
+// and compares with what a program would have copied itself.
 func TestCopyFileRange(t *testing.T) {
 	m, s := bucketMount(t)
 	other := client(t, s.Env())
@@ -123,32 +122,91 @@ func TestCopyFileRange(t *testing.T) {
 	}
 }
 
+// TestCopyInPieces appends long ranges, which the store copies, and bytes of its
+// own to a file.
+func TestCopyInPieces(t *testing.T) {
+	m, s := bucketMount(t)
+	const mib = 1 << 20
+	src := random(t, 45*mib)
+	must(t, os.WriteFile(m.path("bucket", "src"), src, 0o644))
+	in, err := os.Open(m.path("bucket", "src"))
+	must(t, err)
+	defer in.Close()
+	for name, pieces := range map[string][][2]int{ // offset and length, own bytes with a negative offset
+		"whole":          {{0, 45 * mib}},
+		"middle":         {{5, 30*mib + 3}},
+		"head first":     {{-1, 1000}, {7, 20 * mib}},
+		"long head":      {{-1, 6 * mib}, {7, 20 * mib}},
+		"with bytes":     {{0, 11 * mib}, {-1, 100}, {30 * mib, 12 * mib}, {-1, 7 * mib}, {mib, 10 * mib}},
+		"then short":     {{0, 11 * mib}, {3, 100}, {-1, 5}},
+		"twice the same": {{0, 12 * mib}, {0, 12 * mib}},
+		"beyond the end": {{40 * mib, 50 * mib}, {25 * mib, 90 * mib}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := os.Create(m.path("bucket", "dst"))
+			must(t, err)
+			var model []byte
+			for _, p := range pieces {
+				if p[0] < 0 {
+					own := random(t, p[1])
+					_, err := out.WriteAt(own, int64(len(model)))
+					must(t, err)
+					model = append(model, own...)
+					continue
+				}
+				piece := src[p[0]:min(p[0]+p[1], len(src))]
+				if got := copyRange(t, in, int64(p[0]), out, int64(len(model)), p[1]); got != len(piece) {
+					t.Fatalf("%d bytes copied, want %d", got, len(piece))
+				}
+				model = append(model, piece...)
+			}
+			must(t, out.Close())
+			if sum, err := client(t, s.Env()).sum("bucket", "dst"); err != nil || sum != sha256.Sum256(model) {
+				t.Errorf("the object is not the file (%v)", err)
+			}
+			want(t, m.path("bucket", "dst"), string(model))
+		})
+	}
+}
+
 // TestCopyOfWhatChanges: bytes that are not in the store yet are copied all the
-// same, and a source that somebody replaces before the copy is closed is not
-// mixed up with it.
+// same, and a copy has nothing to do with its source any more, closed or not.
 func TestCopyOfWhatChanges(t *testing.T) {
 	m, s := bucketMount(t)
 	other := client(t, s.Env())
+	data := random(t, 12<<20)
 	in, err := os.OpenFile(m.path("bucket", "src"), os.O_RDWR|os.O_CREATE, 0o644)
 	must(t, err)
-	defer in.Close()
-	data := random(t, 1<<20)
 	_, err = in.Write(data)
 	must(t, err)
 	out, err := os.Create(m.path("bucket", "dst"))
 	must(t, err)
 	copyRange(t, in, 0, out, 0, len(data))
 	must(t, out.Close())
+	must(t, in.Close())
 	if got := other.get(t, "bucket", "dst"); got != string(data) {
 		t.Errorf("the copy has %d bytes, want %d", len(got), len(data))
 	}
-	must(t, in.Sync())
-	out, err = os.Create(m.path("bucket", "dst"))
-	must(t, err)
-	copyRange(t, in, 0, out, 0, len(data))
-	other.put(t, "bucket", "src", "replaced")
-	wantErrno(t, "close of the copy", out.Close(), syscall.ESTALE)
-	if got := other.get(t, "bucket", "dst"); got != string(data) {
-		t.Errorf("the older file has %d bytes", len(got))
+	for what, change := range map[string]func(){
+		"removed":  func() { must(t, os.Remove(m.path("bucket", "src"))) },
+		"renamed":  func() { must(t, os.Rename(m.path("bucket", "src"), m.path("bucket", "elsewhere"))) },
+		"changed":  func() { write(t, m.path("bucket", "src"), "changed") },
+		"chmod":    func() { must(t, os.Chmod(m.path("bucket", "src"), 0o600)) },
+		"replaced": func() { other.put(t, "bucket", "src", "replaced") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			must(t, os.WriteFile(m.path("bucket", "src"), data, 0o644))
+			in, err := os.Open(m.path("bucket", "src"))
+			must(t, err)
+			out, err := os.Create(m.path("bucket", "dst"))
+			must(t, err)
+			copyRange(t, in, 0, out, 0, len(data))
+			must(t, in.Close())
+			change()
+			must(t, out.Close())
+			if got := other.get(t, "bucket", "dst"); got != string(data) {
+				t.Errorf("the copy has %d bytes, want %d", len(got), len(data))
+			}
+		})
 	}
 }

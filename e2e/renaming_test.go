@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -283,5 +285,68 @@ func TestOpenFileOutlivesItsName(t *testing.T) {
 				t.Errorf("left in the bucket: %v", keys)
 			}
 		})
+	}
+}
+
+// TestScratchNameIsEncryptedAsTheFile: what is kept of an open file under a
+// scratch name is not under the policy of that name, and does not stay.
+func TestScratchNameIsEncryptedAsTheFile(t *testing.T) {
+	s := startEmulator(t, "aws")
+	_, err := s.CreateKMSKey("alias/mine")
+	must(t, err)
+	conf := filepath.Join(t.TempDir(), "config.yaml")
+	must(t, os.WriteFile(conf, []byte("encryption:\n  - match: bucket/secret/\n    sse: kms\n    kms-key-id: alias/mine\n"), 0o600))
+	m := mountStore(t, s.Env(), "--config", conf, "--sse", "aes256")
+	must(t, os.MkdirAll(m.path("bucket", "secret"), 0o755))
+	name := m.path("bucket", "secret") + "/f"
+	write(t, name, "old")
+	write(t, name+".new", "new")
+	f, err := os.Open(name)
+	must(t, err)
+	must(t, os.Rename(name+".new", name))
+	other := client(t, s.Env())
+	scratch := ""
+	for key := range other.keys(t, "bucket") {
+		if strings.HasPrefix(key, ".coffer-probe-gone-") {
+			scratch = key
+		}
+	}
+	if scratch == "" {
+		t.Fatalf("no scratch object in %v", other.keys(t, "bucket"))
+	}
+	if got := other.stat(t, "bucket", scratch).Metadata.Get("x-amz-server-side-encryption"); got != "aws:kms" {
+		t.Errorf("the scratch object is under %q", got)
+	}
+	got, err := io.ReadAll(f)
+	if err != nil || string(got) != "old" {
+		t.Errorf("the open file reads as %q, %v", got, err)
+	}
+	must(t, f.Close())
+
+	// Closed while it is moved: nobody comes back to remove it.
+	f, err = os.Open(name)
+	must(t, err)
+	write(t, name+".new", "newer")
+	s.Inject(emulator.Fault{Verb: "CopyObject", KeyPattern: ".coffer-probe-*", Delay: 500 * time.Millisecond})
+	done := make(chan error, 1)
+	go func() { done <- os.Rename(name+".new", name) }()
+	time.Sleep(250 * time.Millisecond)
+	must(t, f.Close())
+	must(t, <-done)
+	want(t, name, "newer")
+	deadline := time.Now().Add(10 * time.Second)
+	gone := func() bool {
+		for key := range other.keys(t, "bucket") {
+			if strings.HasPrefix(key, ".coffer-probe-") {
+				return false
+			}
+		}
+		return true
+	}
+	for !gone() && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !gone() {
+		t.Errorf("left: %v", other.keys(t, "bucket"))
 	}
 }

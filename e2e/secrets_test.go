@@ -26,13 +26,12 @@ func (s secrets) add(what, secret string) {
 	raw := []byte(secret)
 	inner := func(quoted string) string { return strings.Trim(quoted, `"`) }
 	escaped, _ := json.Marshal(secret) // never fails
-	var plain strings.Builder
-	enc := json.NewEncoder(&plain)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(secret)
+	var line strings.Builder           // as package slog writes JSON, which is not how encoding/json does
+	slog.New(slog.NewJSONHandler(&line, nil)).Info("", "k", secret)
+	_, logged, _ := strings.Cut(strings.TrimSpace(line.String()), `"k":"`)
 	std, url := base64.StdEncoding.EncodeToString(raw), base64.URLEncoding.EncodeToString(raw)
 	for form, text := range map[string]string{
-		"": secret, "quoted": inner(strconv.Quote(secret)), "in JSON": inner(string(escaped)), "in plain JSON": inner(strings.TrimSpace(plain.String())),
+		"": secret, "quoted": inner(strconv.Quote(secret)), "in JSON": inner(string(escaped)), "in a JSON log": strings.TrimSuffix(logged, `"}`),
 		"in hex": hex.EncodeToString(raw), "in capital hex": fmt.Sprintf("%X", raw),
 		"in base64": strings.TrimRight(std, "="), "in base64 of URLs": strings.TrimRight(url, "="),
 		"in numbers": strings.Trim(fmt.Sprint(raw), "[]"), "in Go": strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", raw), "[]byte{"), "}"),

@@ -57,7 +57,6 @@ var (
 		gofuse.FileFsyncer
 		gofuse.FileReleaser
 		gofuse.FileAllocater
-		gofuse.FileLseeker
 	} = (*handle)(nil)
 	_ interface {
 		gofuse.FileReaddirenter

@@ -81,7 +81,7 @@ func TestAttributesOfForeignMetadata(t *testing.T) {
 	if got := attributesOf(map[string]string{"mode": "rw", "uid": "-1", "gid": "x", "mtime": "?"}); got != (attributes{}) {
 		t.Errorf("got %+v, want nothing", got)
 	}
-	if attributesOf(map[string]string{"mode": "41471"}).kind() != syscall.S_IFLNK { // 0120777
+	if attributesOf(map[string]string{"mode": "41471"}).kind(9) != syscall.S_IFLNK { // 0120777
 		t.Error("a symbolic link of s3fs is not one")
 	}
 }

@@ -49,9 +49,7 @@ type content struct {
 	sentMeta map[string]string
 	streamed int64
 	stage    *cache.Stage
-	// under is what stage lies over, nil if nothing: the base, or the object
-	// of another file, see copyrange.go.
-	under *cache.Reader
+	under    *cache.Reader // what stage lies over, nil if nothing
 }
 
 // beginNew makes n a file that was created here; no other goroutine knows it yet.
@@ -146,7 +144,7 @@ func (n *file) write(ctx context.Context, p []byte, off int64, failures int) err
 				return err
 			}
 		default:
-			if err := n.toStream(ctx); err != nil {
+			if err := n.toStream(ctx, false); err != nil {
 				return n.fail(err)
 			}
 		}
@@ -195,10 +193,12 @@ func (n *file) dropHead() {
 	n.content.head = nil
 }
 
-// toStream begins the upload with what the head holds.
-func (n *file) toStream(ctx context.Context) error {
+// toStream begins the upload with what the head holds; ranges tells that bytes
+// of other objects will follow.
+func (n *file) toStream(ctx context.Context, ranges bool) error {
 	c := &n.content
 	opts := n.createOptions(0)
+	opts.Ranges = ranges
 	out, err := n.bucket.Create(context.WithoutCancel(ctx), n.key(), opts)
 	if err != nil {
 		return err
@@ -306,9 +306,9 @@ func (n *file) readLocal(ctx context.Context, dest []byte, off int64) (got int, 
 	return got, true, err
 }
 
-// truncate sets the size. Without a writer to commit it later, it is
-// committed at once.
-func (n *file) truncate(ctx context.Context, size int64) error {
+// truncate sets the size, through h or by name with nil. By name it is
+// committed at once, unless a writer has more to commit.
+func (n *file) truncate(ctx context.Context, size int64, h *handle) error {
 	if err := n.fsys.protected(ctx, n.bucket, n.key()); err != nil {
 		return err
 	}
@@ -316,7 +316,13 @@ func (n *file) truncate(ctx context.Context, size int64) error {
 		return err
 	}
 	defer n.turn.release()
-	if size == n.currentSize() && n.content.state == clean {
+	if h != nil {
+		if err := n.failedSince(h.failures); err != nil {
+			return err
+		}
+	}
+	before := n.content.state
+	if size == n.currentSize() && before == clean {
 		return nil
 	}
 	if err := n.resize(ctx, size); err != nil {
@@ -325,7 +331,8 @@ func (n *file) truncate(ctx context.Context, size int64) error {
 	n.mu.Lock()
 	writers := n.writers
 	n.mu.Unlock()
-	if writers > 0 {
+	// A writer may have closed already, of which the kernel tells late.
+	if h != nil || writers > 0 && before != clean {
 		return nil
 	}
 	return n.commit(ctx)
@@ -333,20 +340,26 @@ func (n *file) truncate(ctx context.Context, size int64) error {
 
 // truncateAtOpen empties the file as part of the next commit: a program that
 // is killed between open and close leaves the old object.
-func (n *file) truncateAtOpen(ctx context.Context) error {
+func (n *file) truncateAtOpen(ctx context.Context, h *handle) error {
 	if err := n.turn.take(ctx); err != nil {
 		return err
 	}
 	defer n.turn.release()
+	n.mu.Lock()
+	h.failures = n.failures // what failed before has nothing to do with what begins here
+	n.mu.Unlock()
 	return n.resize(ctx, 0)
 }
 
 // growTo makes the file at least size bytes long.
-func (n *file) growTo(ctx context.Context, size int64) error {
+func (n *file) growTo(ctx context.Context, size int64, h *handle) error {
 	if err := n.turn.take(ctx); err != nil {
 		return err
 	}
 	defer n.turn.release()
+	if err := n.failedSince(h.failures); err != nil {
+		return err
+	}
 	if size <= n.currentSize() {
 		return nil
 	}

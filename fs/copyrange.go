@@ -13,10 +13,10 @@ import (
 // maxCopied is the most bytes that one copy_file_range can report.
 const maxCopied = 1 << 30
 
-// CopyFileRange implements gofuse.NodeCopyFileRanger, which cp uses: the bytes
-// become part of the other file as they lie in the store, and are copied there,
-// where it can, when that file is committed. What does not fit that is left to
-// the kernel, which reads and writes.
+// CopyFileRange implements gofuse.NodeCopyFileRanger, which cp uses: what is
+// long enough is copied by the store, now, into the upload of the other file,
+// and has nothing to do with this one afterwards. What does not fit that is left
+// to the kernel, which reads and writes.
 func (n *file) CopyFileRange(ctx context.Context, _ gofuse.FileHandle, offIn uint64, out *gofuse.Inode, fhOut gofuse.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
 	to, ok := out.Operations().(*file)
 	h, isHandle := fhOut.(*handle)
@@ -26,16 +26,15 @@ func (n *file) CopyFileRange(ctx context.Context, _ gofuse.FileHandle, offIn uin
 	n.mu.Lock()
 	obj, usable := n.obj, n.inStore && !n.local && !n.stale && !n.gone
 	n.mu.Unlock()
-	if !usable {
+	count := min(int64(length), obj.Size-int64(offIn), maxCopied)
+	if !usable || count < leastCopy {
 		return 0, syscall.EOPNOTSUPP
 	}
-	count := min(int64(length), obj.Size-int64(offIn), maxCopied)
-	if count <= 0 {
-		return 0, 0
-	}
+	src := obj.Ref(n.bucket.Name())
+	src.Key = n.key()
 	dctx, leave, err := to.change(ctx)
 	if err == nil {
-		err = to.link(dctx, n, obj, int64(offIn), int64(offOut), count, h.failures)
+		err = to.appendFrom(dctx, src, int64(offIn), int64(offOut), count, h.failures)
 		leave()
 	}
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -48,9 +47,9 @@ func (n *file) CopyFileRange(ctx context.Context, _ gofuse.FileHandle, offIn uin
 	return uint32(count), 0
 }
 
-// link makes n's bytes from off on those of obj, src's object, at from. A file
-// lies over one object: it is unsupported where that is another.
-func (n *file) link(ctx context.Context, src *file, obj objstore.Object, from, off, count int64, failures int) error {
+// appendFrom has the store append count bytes of src at from to the upload of n,
+// which has come to off; it is unsupported anywhere else.
+func (n *file) appendFrom(ctx context.Context, src objstore.Ref, from, off, count int64, failures int) error {
 	if err := n.turn.take(ctx); err != nil {
 		return err
 	}
@@ -58,25 +57,35 @@ func (n *file) link(ctx context.Context, src *file, obj objstore.Object, from, o
 	if err := n.failedSince(failures); err != nil {
 		return err
 	}
+	n.mu.Lock()
+	gone := n.gone
+	n.mu.Unlock()
 	c := &n.content
-	ref := obj.Ref(src.bucket.Name())
-	ref.Key = src.key()
 	switch {
-	case c.state == clean && n.currentSize() == 0:
+	case gone:
+		return errors.ErrUnsupported
+	case c.state == clean && off == 0 && n.currentSize() == 0:
 		if err := n.start(ctx); err != nil {
 			return err
 		}
-	case c.state == buffered, c.state == staged && (c.under == nil || c.under.Ref() == ref):
+		n.become(buffered, 0, true)
+	case c.state == buffered && off == int64(len(c.head)), c.state == streaming && off == c.streamed:
 	default:
 		return errors.ErrUnsupported
 	}
-	if err := n.toStage(ctx); err != nil {
-		return err
+	if c.state == buffered {
+		if err := n.toStream(ctx, true); err != nil {
+			return n.fail(err)
+		}
 	}
-	if c.under == nil {
-		c.under = n.fsys.cfg.Cache.OpenReader(src.bucket, ref, obj)
+	to, ok := c.out.(objstore.RangeCopier)
+	if !ok {
+		return errors.ErrUnsupported
 	}
-	err := c.stage.Link(c.under, off, from, count)
-	n.become(staged, c.stage.Size(), true)
-	return err
+	if err := to.CopyRange(ctx, src, from, count); err != nil {
+		return n.fail(err)
+	}
+	c.streamed += count
+	n.become(streaming, c.streamed, true)
+	return nil
 }

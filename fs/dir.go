@@ -193,17 +193,9 @@ func (d *dir) Mknod(ctx context.Context, nm string, mode uint32, rdev uint32, ou
 	if mode&syscall.S_IFMT != syscall.S_IFREG {
 		return d.newSpecial(ctx, "mknod", nm, "", mode, rdev, out)
 	}
-	n, errno := d.newLocalFile(ctx, nm, mode, false)
+	n, errno := d.newLocalFile(ctx, nm, mode, true)
 	if errno != 0 {
 		return nil, errno
-	}
-	dctx, leave, err := n.change(ctx)
-	if err == nil {
-		err = n.commitNow(dctx)
-		leave()
-	}
-	if err != nil {
-		return nil, d.fsys.errno("mknod", path(d.bucket, n.key()), err)
 	}
 	n.fillEntry(out)
 	return d.newInode(ctx, nm, n, syscall.S_IFREG), 0

@@ -146,7 +146,7 @@ func (h *dirHandle) mode(n name) uint32 {
 		return syscall.S_IFREG
 	}
 	if o, ok := fsys.heads.recall(h.dir.bucket.Name(), n.entry); ok {
-		return attributesOf(o.Meta).kind()
+		return attributesOf(o.Meta).kind(o.Size)
 	}
 	return 0
 }

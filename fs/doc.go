@@ -19,7 +19,6 @@
 //	content.go           bytes that the store does not have yet
 //	commit.go            how they get there
 //	copyrange.go         bytes of one file that are those of another
-//	seek.go              data and holes
 //	rename.go unlink.go  changes of names
 //	gate.go              keeps changes out of a directory that is renamed
 //	attr.go xattr.go     pure: attributes <-> object metadata; and their inode side

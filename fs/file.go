@@ -96,6 +96,13 @@ func (n *file) isLocal() bool {
 	return n.local || n.metaDirty
 }
 
+// isGone reports whether the inode has lost its name.
+func (n *file) isGone() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.gone
+}
+
 // isStale reports whether the inode has been left behind by another version.
 func (n *file) isStale() bool {
 	n.mu.Lock()
@@ -301,21 +308,22 @@ func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAt
 		}
 		h.wrote.Store(true)
 	}
-	if err := n.setattr(ctx, in); err != nil {
+	h, _ := fh.(*handle)
+	if err := n.setattr(ctx, in, h); err != nil {
 		return n.fsys.errno("setattr", n.path(), err)
 	}
 	out.SetTimeout(n.fillAttr(&out.Attr))
 	return 0
 }
 
-func (n *file) setattr(ctx context.Context, in *fuse.SetAttrIn) error {
+func (n *file) setattr(ctx context.Context, in *fuse.SetAttrIn, h *handle) error {
 	dctx, leave, err := n.change(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
 	if size, ok := in.GetSize(); ok {
-		if err := n.truncate(dctx, int64(size)); err != nil {
+		if err := n.truncate(dctx, int64(size), h); err != nil {
 			return err
 		}
 	}
@@ -390,7 +398,7 @@ func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
 	h := n.newHandle(ctx, flags)
 	if flags&syscall.O_TRUNC != 0 {
 		h.wrote.Store(true)
-		err = n.truncateAtOpen(dctx)
+		err = n.truncateAtOpen(dctx, h)
 	}
 	leave()
 	if err != nil {

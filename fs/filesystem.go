@@ -206,6 +206,9 @@ func newNotifier() *notifier {
 // contentChanged asks for the pages of inode to be dropped. When the queue is
 // full the pages stay until the next open, which drops them too.
 func (n *notifier) contentChanged(inode *gofuse.Inode) {
+	if inode.StableAttr().Mode == 0 {
+		return // a file that is being created: the kernel does not know it yet
+	}
 	select {
 	case n.queue <- inode:
 	default:

@@ -249,7 +249,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	h.wrote.Store(true)
 	dctx, leave, err := h.file.change(ctx)
 	if err == nil {
-		err = h.file.growTo(dctx, int64(off+size))
+		err = h.file.growTo(dctx, int64(off+size), h)
 		leave()
 	}
 	if err != nil {

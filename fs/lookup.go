@@ -173,7 +173,7 @@ func (d *dir) adopt(ctx context.Context, nm string, f finding, out *fuse.EntryOu
 		d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
 		return ch
 	}
-	if kind := attributesOf(f.obj.Meta).kind(); f.complete && d.fsys.full() && kind != syscall.S_IFREG {
+	if kind := attributesOf(f.obj.Meta).kind(f.obj.Size); f.complete && d.fsys.full() && kind != syscall.S_IFREG {
 		var l *special
 		if ch != nil {
 			l, _ = ch.Operations().(*special)
@@ -189,8 +189,9 @@ func (d *dir) adopt(ctx context.Context, nm string, f finding, out *fuse.EntryOu
 	var n *file
 	if ch != nil {
 		if n, _ = ch.Operations().(*file); n != nil {
-			n.learn(f)
-			if n.isStale() {
+			if n.isGone() {
+				n = nil // what is under its name by now is another
+			} else if n.learn(f); n.isStale() {
 				n = nil
 			}
 		}

@@ -144,7 +144,7 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 	}
 	d.fsys.heads.forget(d.bucket.Name(), newKey)
 	d.fsys.keepIno(ch)
-	d.fsys.lose(target)
+	d.fsys.lose(ctx, target)
 	d.fsys.tree.Lock()
 	if isFile {
 		n.place = place{to, newName}
@@ -281,7 +281,7 @@ func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newNam
 	sub.place = place{to, newName}
 	d.fsys.tree.Unlock()
 	sub.moved(m.made)
-	d.fsys.lose(target)
+	d.fsys.lose(ctx, target)
 	return nil
 }
 

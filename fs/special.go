@@ -31,12 +31,17 @@ type special struct {
 	obj objstore.Object
 }
 
-// kind returns the type bits of what metadata makes of an object.
-func (a attributes) kind() uint32 {
+// kind returns the type bits of what metadata makes of an object of so many
+// bytes: what is not empty is no fifo, and what is in it can be read.
+func (a attributes) kind(size int64) uint32 {
 	if a.hasMode {
 		switch kind := a.mode & syscall.S_IFMT; kind {
-		case syscall.S_IFLNK, syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:
+		case syscall.S_IFLNK:
 			return kind
+		case syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:
+			if size == 0 {
+				return kind
+			}
 		}
 	}
 	return syscall.S_IFREG
@@ -47,7 +52,7 @@ func (a attributes) kind() uint32 {
 func (l *special) learn(o objstore.Object) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := attributesOf(o.Meta); l.obj.ETag != o.ETag || attributesOf(l.obj.Meta).kind() != now.kind() || attributesOf(l.obj.Meta).rdev != now.rdev {
+	if now := attributesOf(o.Meta); l.obj.ETag != o.ETag || attributesOf(l.obj.Meta).kind(l.obj.Size) != now.kind(o.Size) || attributesOf(l.obj.Meta).rdev != now.rdev {
 		return false
 	}
 	l.obj = o
@@ -65,10 +70,11 @@ func (l *special) fillAttr(out *fuse.Attr) {
 	obj := l.object()
 	a := attributesOf(obj.Meta)
 	out.Ino = l.StableAttr().Ino
-	if a.kind() == syscall.S_IFLNK {
+	kind := a.kind(obj.Size)
+	if kind == syscall.S_IFLNK {
 		a.hasMode = false // a link's own mode means nothing
 	}
-	l.fsys.cfg.fillOwner(out, a, a.kind(), 0o777)
+	l.fsys.cfg.fillOwner(out, a, kind, 0o777)
 	out.Nlink = 1
 	out.Rdev = a.rdev
 	out.Size = uint64(obj.Size)
@@ -97,29 +103,30 @@ func (l *special) key() string {
 // Setattr implements gofuse.NodeSetattrer. Attributes are part of the metadata,
 // so the object is stored anew in place.
 func (l *special) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	obj := l.object()
-	meta := objstore.CloneMeta(obj.Meta)
-	a := attributesOf(meta)
-	kind := a.kind()
-	a.change(in, kind)
-	if kind == syscall.S_IFLNK {
-		a.mode = syscall.S_IFLNK | 0o777
-	}
-	a.put(meta)
 	l.fsys.tree.RLock()
-	parent := l.place.parent
+	parent, nm := l.place.parent, l.place.name
 	l.fsys.tree.RUnlock()
 	dctx, leave, err := parent.change(ctx)
 	if err != nil {
 		return toErrno(err)
 	}
 	defer leave()
+	obj := l.object()
+	meta := objstore.CloneMeta(obj.Meta)
+	a := attributesOf(meta)
+	kind := a.kind(obj.Size)
+	a.change(in, kind)
+	if kind == syscall.S_IFLNK {
+		a.mode = syscall.S_IFLNK | 0o777
+	}
+	a.put(meta)
 	key := l.key()
 	done, err := l.bucket.Copy(dctx, key, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.CopyOptions{Meta: meta})
 	if err != nil {
 		return l.fsys.errno("setattr", path(l.bucket, key), err)
 	}
 	l.fsys.heads.forget(l.bucket.Name(), key)
+	parent.didChange(nm)
 	l.mu.Lock()
 	l.obj.ETag, l.obj.Meta = done.ETag, meta
 	if !done.LastModified.IsZero() {

@@ -124,39 +124,57 @@ func (d *dir) deleteKeys(ctx context.Context, keys ...string) error {
 }
 
 // moveAside keeps the bytes of an open file whose name is about to be another's:
-// the store copies its object to a scratch name, which nobody sees, until the
-// last close. The caller has the turn. back undoes it, where the name stays.
+// the store copies its object to a scratch name, under the same encryption,
+// until the last close. The file has no name from then on; back undoes it,
+// where the name stays. The caller has the turn.
 func (n *file) moveAside(ctx context.Context) (back func(), err error) {
+	nothing := func() {}
 	n.mu.Lock()
-	obj, deferred, wanted := n.obj, n.deferred, n.inStore && n.handles > 0
+	wanted := n.inStore && n.handles > 0
 	n.mu.Unlock()
 	if !wanted {
-		return func() {}, nil
+		return nothing, nil
 	}
+	if err := n.needComplete(ctx); err != nil {
+		return nothing, err
+	}
+	n.mu.Lock()
+	obj, gone, deferred := n.obj, n.gone, n.deferred
+	n.mu.Unlock()
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
 	old, key := n.key(), n.fsys.cfg.Prefix+objstore.ScratchPrefix+"gone-"+hex.EncodeToString(id)
-	done, err := n.bucket.Copy(ctx, key, objstore.Ref{Key: old, ETag: obj.ETag}, objstore.CopyOptions{})
+	e := obj.Encryption
+	done, err := n.bucket.Copy(ctx, key, objstore.Ref{Key: old, ETag: obj.ETag}, objstore.CopyOptions{
+		Encryption: objstore.Encryption{Mode: e.Mode, KMSKeyID: e.KMSKeyID, CustomerKeyMD5: e.CustomerKeyMD5, BucketKey: e.BucketKey},
+	})
 	if err != nil {
-		return func() {}, err
+		n.removeScratch(ctx, key) // it may be there all the same
+		return nothing, err
 	}
 	done.Size = obj.Size
-	n.lieUnder(key, old, done, true)
+	n.lieUnder(key, old, done, true, true)
 	return func() {
-		n.lieUnder("", key, obj, deferred)
-		if err := n.bucket.Delete(context.WithoutCancel(ctx), objstore.Ref{Key: key})[0]; err != nil {
-			n.fsys.log.Warn("a scratch object could not be removed", "path", path(n.bucket, key), "err", err)
-		}
+		n.lieUnder("", key, obj, gone, deferred)
+		n.removeScratch(ctx, key)
 	}, nil
+}
+
+// removeScratch deletes what lies under a scratch name. It works after ctx has
+// ended too.
+func (n *file) removeScratch(ctx context.Context, key string) {
+	if err := n.bucket.Delete(context.WithoutCancel(ctx), objstore.Ref{Key: key})[0]; err != nil {
+		n.fsys.log.Warn("a scratch object could not be removed", "path", path(n.bucket, key), "err", err)
+	}
 }
 
 // lieUnder takes over that the object of n, which was under old, is obj under
 // aside, or under its name with "".
-func (n *file) lieUnder(aside, old string, obj objstore.Object, deferred bool) {
+func (n *file) lieUnder(aside, old string, obj objstore.Object, gone, deferred bool) {
 	n.fsys.tree.Lock()
 	n.aside = aside
 	n.fsys.tree.Unlock()
-	if c := &n.content; c.under != nil && c.under.Ref().Key == old && c.under.Ref().Bucket == n.bucket.Name() {
+	if c := &n.content; c.under != nil && c.under.Ref().Key == old {
 		ref := obj.Ref(n.bucket.Name())
 		ref.Key = n.key()
 		was := c.under
@@ -166,8 +184,18 @@ func (n *file) lieUnder(aside, old string, obj objstore.Object, deferred bool) {
 	}
 	n.mu.Lock()
 	n.carryLocked(obj)
-	n.deferred = deferred
+	n.gone, n.deferred = gone, deferred
 	n.mu.Unlock()
+}
+
+// takeAside returns the scratch name that n's object lies under, "" for none,
+// for the caller to delete it: nobody else gets it.
+func (n *file) takeAside() string {
+	n.fsys.tree.Lock()
+	defer n.fsys.tree.Unlock()
+	key := n.aside
+	n.aside = ""
+	return key
 }
 
 // removeUnlinked ends a file without a name after its last close.
@@ -182,24 +210,22 @@ func (n *file) removeUnlinked(ctx context.Context) {
 		return
 	}
 	defer n.turn.release()
-	n.drop()
 	n.mu.Lock()
-	deferred := n.deferred
+	gone, deferred := n.gone, n.deferred
 	n.deferred = false
 	n.mu.Unlock()
+	if !gone {
+		return // a rename over it has failed meanwhile, and it keeps its name
+	}
+	n.drop()
+	if key := n.takeAside(); key != "" {
+		n.removeScratch(dctx, key)
+		return
+	}
 	if !deferred {
 		return
 	}
 	parent, nm := n.parent()
-	n.fsys.tree.RLock()
-	aside := n.aside
-	n.fsys.tree.RUnlock()
-	if aside != "" {
-		if err := parent.deleteKeys(dctx, aside); err != nil {
-			n.fsys.errno("unlink", n.path(), err)
-		}
-		return
-	}
 	if err := parent.deleteUnlinked(dctx, nm, n); err != nil {
 		n.fsys.errno("unlink", n.path(), err)
 		n.fsys.addLost(err)
@@ -365,7 +391,7 @@ func (d *dir) hasLocal() bool {
 // lose makes the inode that a rename replaced one without a name. Its
 // attributes stay, and what was written to it as long as it is open. The caller
 // has the turn of a file.
-func (f *filesystem) lose(target *gofuse.Inode) {
+func (f *filesystem) lose(ctx context.Context, target *gofuse.Inode) {
 	if target == nil {
 		return
 	}
@@ -377,8 +403,12 @@ func (f *filesystem) lose(target *gofuse.Inode) {
 		n.checked = time.Now()
 		open := n.handles > 0
 		n.mu.Unlock()
-		if !open {
-			n.drop()
+		if open {
+			return
+		}
+		n.drop()
+		if key := n.takeAside(); key != "" {
+			n.removeScratch(ctx, key) // it was closed while it was moved
 		}
 	}
 }

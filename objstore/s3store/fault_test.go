@@ -400,6 +400,26 @@ func TestConflictsAreRepeatedAFewTimes(t *testing.T) {
 	require.ErrorIs(t, err, objstore.Conflict)
 }
 
+// Two writers of the same bytes, one of whom is answered 409 or 503 before it
+// meets the other's object: what is there is not its own.
+func TestLoserOfARaceIsNotTakenForTheWinner(t *testing.T) {
+	for _, code := range []string{"ConditionalRequestConflict", "SlowDown"} {
+		for name, size := range map[string]int{"single": 0, "parts": minPartSize + 1} {
+			t.Run(code+" "+name, func(t *testing.T) {
+				srv, _, b := emulated(t, "aws", Config{PartSize: minPartSize})
+				put(t, b, "key", random(size), objstore.CreateOptions{})
+				srv.Inject(emulator.Fault{Verb: "PutObject", Code: code, Count: 1}, emulator.Fault{Verb: "CompleteMultipartUpload", Code: code, Count: 1})
+				w, err := b.Create(t.Context(), "key", objstore.CreateOptions{Cond: objstore.Condition{IfAbsent: true}})
+				require.NoError(t, err)
+				_, err = w.Write(random(size))
+				require.NoError(t, err)
+				_, err = w.Commit(t.Context())
+				require.ErrorIs(t, err, objstore.Exist)
+			})
+		}
+	}
+}
+
 func TestThrottlingStormEndsWell(t *testing.T) {
 	srv, _, b := emulated(t, "aws", Config{OperationTimeout: 30 * time.Second})
 	srv.Inject(emulator.Fault{Verb: "PutObject", Code: "SlowDown", Status: 503, Probability: 0.5, Seed: 7, Count: 30})

@@ -14,6 +14,15 @@ func uncertain(err error) bool {
 	return objstore.KindOf(err) == objstore.Unavailable && statusOf(err) != http.StatusServiceUnavailable
 }
 
+// mayBeDone is uncertain for an error of the SDK: there was no reply, or one
+// that says that the server has failed. What a conflict or a throttled server
+// has refused is not done; to take what is there for it would let two writers
+// of the same bytes both win.
+func mayBeDone(err error) bool {
+	s := statusOf(err)
+	return s == 0 || s >= 500 && s != http.StatusServiceUnavailable
+}
+
 // written is how an object must look that is the one we sent.
 type written struct {
 	size      int64

@@ -212,7 +212,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		return obj, obj.Encryption.Encrypted(), nil
 	}
 	gone := codeOf(err) == "NoSuchUpload"
-	if st.retries > 0 && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
+	if (st.unsure || st.retries > 0 && gone) && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
 		// An earlier attempt may have succeeded and its reply got lost.
 		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.crc32s(), u.meta}); ok {
 			return found, true, nil

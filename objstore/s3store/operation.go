@@ -35,6 +35,7 @@ type opState struct {
 	begun                                              time.Time
 	retries, conflicts, digests, reloads, unknownHosts int
 	skewed                                             bool
+	unsure                                             bool // an attempt may have been carried out
 	lastErr                                            error
 	used                                               aws.Credentials
 }

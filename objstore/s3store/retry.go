@@ -116,6 +116,7 @@ func (r *retryer) GetRetryToken(ctx context.Context, err error) (func(error) err
 		}
 		searchOf(ctx).renewed = true
 	}
+	st.unsure = st.unsure || mayBeDone(err)
 	st.retries++
 	return nopRelease, nil
 }

@@ -300,7 +300,7 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	obj = objstore.Object{Entry: objstore.Entry{Key: w.key, Size: buf.size, StoredSize: buf.size, SizeKnown: true}}
 	fill(&obj, w.opts)
 	if err != nil {
-		if st.retries > 0 && (isPrecondition(err) || objstore.KindOf(err) == objstore.NotExist) || uncertain(err) && ctx.Err() == nil {
+		if st.unsure && (isPrecondition(err) || objstore.KindOf(err) == objstore.NotExist) || uncertain(err) && ctx.Err() == nil {
 			// An earlier attempt may have succeeded and its reply got lost.
 			if found, ok := b.ours(ctx, o, written{buf.size, buf.etag(), []string{"CRC32:" + crcText(buf.crc)}, w.opts.Meta}); ok {
 				return found, true, nil

@@ -50,7 +50,7 @@ func TestPeers(t *testing.T) {
 		}, true},
 		{"rclone", func(t *testing.T, env []string, dir, home string) *exec.Cmd {
 			cmd := exec.Command("rclone", "mount", "store:bench", dir, "--vfs-cache-mode", "off", "--config", filepath.Join(home, "none"))
-			cmd.Env = append(os.Environ(), "RCLONE_CONFIG_STORE_TYPE=s3", "RCLONE_CONFIG_STORE_PROVIDER=Other", "RCLONE_CONFIG_STORE_ENDPOINT="+envOf(env, "AWS_ENDPOINT_URL"),
+			cmd.Env = append(baseEnv(t), "RCLONE_CONFIG_STORE_TYPE=s3", "RCLONE_CONFIG_STORE_PROVIDER=Other", "RCLONE_CONFIG_STORE_ENDPOINT="+envOf(env, "AWS_ENDPOINT_URL"),
 				"RCLONE_CONFIG_STORE_ACCESS_KEY_ID="+envOf(env, "AWS_ACCESS_KEY_ID"), "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY="+envOf(env, "AWS_SECRET_ACCESS_KEY"))
 			return cmd
 		}, false}, // its fsync does nothing, and close returns before the upload
@@ -132,12 +132,18 @@ func (r *peerRun) start() {
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	must(r.t, r.cmd.Start())
 	r.t.Cleanup(func() { exec.Command("fusermount3", "-u", "-z", r.dir).Run() })
-	for deadline := time.Now().Add(30 * time.Second); !mounted(r.dir); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !isMountPoint(r.dir); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s does not mount\n%s", r.peer.name, log)
 		}
 	}
 	os.MkdirAll(filepath.Join(r.dir, "d"), 0o755)
+}
+
+// isMountPoint tells whether another file system begins at dir.
+func isMountPoint(dir string) bool {
+	var here, above syscall.Stat_t
+	return syscall.Stat(dir, &here) == nil && syscall.Stat(filepath.Dir(dir), &above) == nil && here.Dev != above.Dev
 }
 
 func (r *peerRun) stop() {
@@ -213,7 +219,7 @@ func textError(out []byte) error {
 // has waits until an object has a size.
 func has(key string, size int64) func(independent) error {
 	return func(i independent) error {
-		for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			o, err := i.c.StatObject(context.Background(), "bench", key, minio.StatObjectOptions{})
 			if err == nil && o.Size == size {
 				return nil

@@ -66,9 +66,7 @@ func (sc *scratch) copyAndLook(ctx context.Context, from *scratch, want ask) (ob
 		return sc.b.client.CopyObject(ctx, in)
 	})
 	if err != nil {
-		if statusOf(err) == 0 || statusOf(err) >= 500 && objstore.KindOf(err) != objstore.Unsupported {
-			sc.versions[""] = true // it may have been made all the same
-		}
+		sc.failed(err)
 		return objstore.Encryption{}, err
 	}
 	sc.versions[versionOf(out.VersionId)] = true

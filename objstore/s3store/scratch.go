@@ -45,14 +45,19 @@ func (sc *scratch) put(ctx context.Context, want ask, set func(*s3.PutObjectInpu
 		return sc.b.client.PutObject(ctx, in, unsigned)
 	})
 	if err != nil {
-		if statusOf(err) == 0 || statusOf(err) >= 500 && objstore.KindOf(err) != objstore.Unsupported {
-			sc.versions[""] = true // it may have been stored all the same
-		}
+		sc.failed(err)
 		return err
 	}
 	sc.versions[versionOf(out.VersionId)] = true
 	sc.etag = etagOf(out.ETag)
 	return nil
+}
+
+// failed notes a request that may have stored the object all the same.
+func (sc *scratch) failed(err error) {
+	if statusOf(err) == 0 || statusOf(err) >= 500 && objstore.KindOf(err) != objstore.Unsupported {
+		sc.versions[""] = true
+	}
 }
 
 // putAndLook writes the scratch object and returns what HEAD says of it. Only

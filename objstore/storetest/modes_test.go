@@ -120,6 +120,7 @@ func TestModes(t *testing.T) {
 		})
 		if ran && modes == len(allModes) { // not skipped, nor a part of it chosen by -run
 			tables[target.name] = storetest.ModeTable(rows)
+			t.Logf("%s\n%s", target.name, tables[target.name])
 		}
 	}
 	old, err := os.ReadFile(matrixPage)

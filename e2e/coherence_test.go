@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"slices"
 	"syscall"
 	"testing"
@@ -200,22 +201,31 @@ func TestRmdirOfDirectoryWithUnlinkedFile(t *testing.T) {
 }
 
 func TestUnlinkRacesWithClose(t *testing.T) {
-	m, _ := bucketMount(t)
+	m, s := bucketMount(t)
 	other := client(t, m.env)
-	for i := range 100 {
+	for i := range 200 {
 		p := m.path("bucket", fmt.Sprint(i))
 		write(t, p, "data")
 		f, err := os.Open(p)
 		must(t, err)
 		must(t, f.Close()) // its RELEASE comes when it comes
 		must(t, os.Remove(p))
-	}
-	deadline := time.Now().Add(20 * time.Second)
-	for len(other.keys(t, "bucket")) > 0 {
-		if time.Now().After(deadline) {
-			t.Fatalf("objects of unlinked files stay: %v", other.keys(t, "bucket"))
+		if n := count(s, "DeleteObject", fmt.Sprint(i)); n != 1 {
+			t.Fatalf("%d DELETEs when unlink number %d returned", n, i)
 		}
-		time.Sleep(20 * time.Millisecond)
+		// Nor does a rename find open what it replaces.
+		write(t, p, "old")
+		write(t, p+".new", "new")
+		must(t, os.Rename(p+".new", p))
+		must(t, os.Remove(p))
+	}
+	for _, r := range s.Requests() {
+		if strings.Contains(r.Key, "gone-") {
+			t.Fatalf("%s of %s: nobody had it open", r.Verb, r.Key)
+		}
+	}
+	if keys := other.keys(t, "bucket"); len(keys) > 0 {
+		t.Errorf("objects of unlinked files stay: %v", keys)
 	}
 }
 

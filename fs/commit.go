@@ -236,13 +236,16 @@ func (n *file) storeMeta(ctx context.Context) error {
 }
 
 // released is the end of a handle.
-func (n *file) released(ctx context.Context, writer bool) {
+func (n *file) released(ctx context.Context, h *handle) {
 	n.mu.Lock()
 	n.handles--
-	if writer {
+	if h.writes {
 		n.writers--
 	}
-	last, lastWriter := n.handles == 0, writer && n.writers == 0
+	if h.closed.Load() {
+		n.closed--
+	}
+	last, lastWriter := n.handles == 0, h.writes && n.writers == 0
 	gone := n.gone
 	n.mu.Unlock()
 	if gone {
@@ -262,6 +265,23 @@ func (n *file) released(ctx context.Context, writer bool) {
 	if err != nil {
 		n.fsys.errno("release", n.path(), err)
 		n.fsys.addLost(err)
+	}
+}
+
+// awaitReleases gives handles that are closed a moment to be released. The kernel sends
+// RELEASE before close(2) returns, but waits for no answer, so what follows may
+// overtake it and meet a file that looks open: an unlink would put the DELETE
+// off, a rename copy an object for nobody. Where a descriptor that a child
+// process inherited was closed and others are open, it waits in vain, 0.1 s.
+func (n *file) awaitReleases() {
+	for pause := 50 * time.Microsecond; pause < 100*time.Millisecond; pause *= 2 {
+		n.mu.Lock()
+		settled := n.closed == 0 || n.handles > n.closed
+		n.mu.Unlock()
+		if settled {
+			return
+		}
+		time.Sleep(pause)
 	}
 }
 

@@ -53,8 +53,9 @@ type file struct {
 	// opened before it.
 	failures int
 
-	handles, writers int
-	gone             bool // unlinked, or replaced by a rename
+	// closed counts the open handles that a close(2) was told of; see awaitReleases.
+	handles, writers, closed int
+	gone                     bool // unlinked, or replaced by a rename
 	// deferred tells that the object is deleted at the last close.
 	deferred bool
 	// cached is the version that the kernel's pages are of.

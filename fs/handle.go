@@ -23,6 +23,8 @@ type handle struct {
 	// wrote tells that something was changed through this handle: a close
 	// of one that only could have leaves the others' work alone.
 	wrote atomic.Bool
+	// closed tells that a close(2) of one of its descriptors was told.
+	closed atomic.Bool
 
 	mu     sync.Mutex
 	reader *cache.Reader // nil before the first read
@@ -168,6 +170,11 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 // at the last close of all is committed by Release.
 func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	n := h.file
+	if h.closed.CompareAndSwap(false, true) {
+		n.mu.Lock()
+		n.closed++
+		n.mu.Unlock()
+	}
 	if !h.writes {
 		return 0
 	}
@@ -229,7 +236,7 @@ func (h *handle) Release(ctx context.Context) syscall.Errno {
 	if reader != nil {
 		reader.Close()
 	}
-	h.file.released(ctx, h.writes)
+	h.file.released(ctx, h)
 	return 0
 }
 

@@ -98,6 +98,11 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 	if target != nil && target.IsDir() {
 		return syscall.EISDIR
 	}
+	if target != nil {
+		if old, ok := target.Operations().(*file); ok {
+			old.awaitReleases()
+		}
+	}
 	release, err := takeTurns(ctx, ch, target)
 	if err != nil {
 		return err

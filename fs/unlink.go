@@ -44,6 +44,7 @@ func (d *dir) Unlink(ctx context.Context, nm string) syscall.Errno {
 	if n == nil {
 		err = d.deleteKeys(dctx, key)
 	} else {
+		n.awaitReleases()
 		err = n.unlink(dctx, d, nm)
 	}
 	if err == nil {

@@ -154,6 +154,11 @@ func (x *extents) long(least int64, most int) (length, bytes int64) {
 	}
 }
 
+// remote reports whether some run is one.
+func (x *extents) remote() bool {
+	return slices.ContainsFunc(x.runs, func(e Extent) bool { return e.Kind == Remote })
+}
+
 // truncate makes the file n bytes long; what is added is a hole.
 func (x *extents) truncate(n int64) {
 	size := x.size()

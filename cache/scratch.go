@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
@@ -29,7 +28,8 @@ const (
 
 // scratch is a file without a name that holds frames sealed by AES-256-GCM.
 // The key is random, belongs to this file and is nowhere but in memory: after
-// the process has ended the bytes are noise, even where the disk keeps them.
+// the process has ended the bytes are noise, even where the disk keeps them;
+// but see kept.go.
 //
 // Every sealing has its own nonce, the next number of a counter (2^64 of them
 // cannot be used up), so that rewriting a frame never reuses one. The number
@@ -41,6 +41,7 @@ const (
 // Not safe for concurrent use; the owner locks.
 type scratch struct {
 	f      *os.File
+	key    []byte
 	aead   cipher.AEAD
 	seals  uint64           // nonces used
 	latest map[int64]uint64 // by frame: the number of its latest sealing
@@ -54,19 +55,29 @@ func openScratch(dir string) (*scratch, error) {
 		return nil, scratchError("create", err)
 	}
 	key := make([]byte, 32)
-	defer clear(key)
 	rand.Read(key) // never fails: see crypto/rand
-	block, err := aes.NewCipher(key)
+	aead, err := newGCM(key)
 	if err != nil {
 		_ = f.Close()
 		return nil, scratchError("create", err)
 	}
-	aead, err := cipher.NewGCM(block)
+	return &scratch{f: f, key: key, aead: aead, latest: map[int64]uint64{}, buf: make([]byte, slotBytes)}, nil
+}
+
+// reopenScratch returns the scratch of a kept file, for reading.
+func reopenScratch(f *os.File, key, latest []byte) (*scratch, error) {
+	aead, err := newGCM(key)
 	if err != nil {
-		_ = f.Close()
-		return nil, scratchError("create", err)
+		return nil, err
 	}
-	return &scratch{f: f, aead: aead, latest: map[int64]uint64{}, buf: make([]byte, slotBytes)}, nil
+	if len(latest)%16 != 0 {
+		return nil, errors.New("its list of frames is cut short")
+	}
+	s := &scratch{f: f, aead: aead, latest: map[int64]uint64{}, buf: make([]byte, slotBytes)}
+	for ; len(latest) > 0; latest = latest[16:] {
+		s.latest[int64(binary.BigEndian.Uint64(latest))] = binary.BigEndian.Uint64(latest[8:])
+	}
+	return s, nil
 }
 
 // unnamedFile opens an O_TMPFILE; file systems without it (NFS, old overlay)
@@ -150,6 +161,7 @@ func (s *scratch) truncate(first int64) error {
 }
 
 func (s *scratch) close() error {
+	clear(s.key)
 	if err := s.f.Close(); err != nil {
 		return scratchError("close", err)
 	}

@@ -48,9 +48,7 @@ func (c *Cache) NewStage(base Base, size int64) (*Stage, error) {
 	if size < 0 {
 		return nil, &objstore.Error{Op: "stage", Kind: objstore.InvalidRange, Err: fmt.Errorf("size %d", size)}
 	}
-	s := &Stage{c: c}
-	s.base = base
-	s.frames = frames{c: c, byIndex: map[int64]*frame{}}
+	s := c.newStage(base)
 	if size > 0 {
 		kind := Remote
 		if base == nil {
@@ -58,10 +56,16 @@ func (c *Cache) NewStage(base Base, size int64) (*Stage, error) {
 		}
 		s.ext.put(Extent{Kind: kind, Len: size})
 	}
+	return s, nil
+}
+
+// newStage returns an empty stage that the cache knows.
+func (c *Cache) newStage(base Base) *Stage {
+	s := &Stage{c: c, base: base, frames: frames{c: c, byIndex: map[int64]*frame{}}}
 	c.mu.Lock()
 	c.stages[s] = struct{}{}
 	c.mu.Unlock()
-	return s, nil
+	return s
 }
 
 // Size returns the length of the file in bytes.
@@ -191,6 +195,13 @@ func (s *Stage) Copies(least int64, most int) (length, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ext.long(least, most)
+}
+
+// NeedsBase reports whether some of the bytes are those of the base.
+func (s *Stage) NeedsBase() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ext.remote()
 }
 
 // RangeCopy has n bytes of the base at off appended to what a writer was given

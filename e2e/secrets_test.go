@@ -64,7 +64,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	known := secrets{}
 	known.add("secret access key", envOf(s.Env(), "AWS_SECRET_ACCESS_KEY"))
 	keys := make([]string, 3) // the third is not configured at first
-	for i := range keys {
+	for i := range keys { // the second is for rescue as well
 		keys[i], _ = customerKeyFile(t)
 		text, err := os.ReadFile(keys[i])
 		must(t, err)
@@ -85,7 +85,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	needFUSE(t)
 	mnt := filepath.Join(dir, "mnt")
 	must(t, os.Mkdir(mnt, 0o755))
-	code, out, errs := coffers(t, env, append(append([]string{"mount"}, flags...), "--log-file", logFile, mnt)...)
+	code, out, errs := coffers(t, env, append(append([]string{"mount"}, flags...), "--rescue-key-file", keys[1], "--log-file", logFile, mnt)...)
 	if code != 0 {
 		t.Fatalf("mount: %d, %s", code, errs)
 	}
@@ -118,6 +118,9 @@ func TestNoSecretIsShown(t *testing.T) {
 	}
 	command("status", mnt)
 	command("status", "--json", mnt)
+	command("rescue", "list")
+	command("rescue", "list", "--json", "--rescue-key-file", keys[1])
+	command("rescue", "commit", "--rescue-key-file", keys[1], "absent")
 	command(append([]string{"check", "s3://bucket", "--json"}, flags...)...)
 	command(append([]string{"check", "s3://bucket"}, flags...)...)
 	command(append([]string{"mb", "s3://bucket-2"}, flags...)...)

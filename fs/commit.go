@@ -88,7 +88,11 @@ func (n *file) commit(ctx context.Context) error {
 	}
 	done, meta, err := n.upload(ctx)
 	if err != nil {
-		return n.fail(err)
+		kept, why := n.rescue(ctx, err)
+		if why != nil {
+			kept = "no: " + why.Error()
+		}
+		return n.fail(err, kept)
 	}
 	freed := n.discard()
 	n.stored(done, meta)
@@ -109,25 +113,8 @@ func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, 
 	c := &n.content
 	size, sent := n.currentSize(), c.streamed
 	if c.out == nil {
-		opts := n.createOptions(c.sizeHint())
-		var length int64
-		if c.state == staged {
-			var unchanged int64
-			length, unchanged = c.stage.Copies(leastCopy, mostCopies)
-			opts.Ranges = unchanged > 0
-		}
-		out, err := n.bucket.Create(ctx, n.key(), opts)
-		if err != nil {
-			return objstore.Object{}, nil, err
-		}
-		c.out, c.sentMeta = out, opts.Meta
-		if c.state == staged {
-			sent, err = c.stage.WriteTo(ctx, out, n.copyRange(out), length)
-		} else {
-			sent = int64(len(c.head))
-			_, err = out.Write(c.head)
-		}
-		if err != nil {
+		var err error
+		if sent, err = c.send(ctx, n.bucket, n.key(), n.createOptions(c.sizeHint())); err != nil {
 			return objstore.Object{}, nil, err
 		}
 	}
@@ -144,14 +131,35 @@ func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, 
 	return done, c.sentMeta, nil
 }
 
+// send begins the upload of what c holds, and sends all of it. It returns how
+// many bytes those were. The writer is left in c.out, after an error too.
+func (c *content) send(ctx context.Context, b objstore.Bucket, key string, opts objstore.CreateOptions) (int64, error) {
+	var length int64
+	if c.state == staged {
+		var unchanged int64
+		length, unchanged = c.stage.Copies(leastCopy, mostCopies)
+		opts.Ranges = unchanged > 0
+	}
+	out, err := b.Create(ctx, key, opts)
+	if err != nil {
+		return 0, err
+	}
+	c.out, c.sentMeta = out, opts.Meta
+	if c.state == staged {
+		return c.stage.WriteTo(ctx, out, c.copyRange(out), length)
+	}
+	n, err := out.Write(c.head)
+	return int64(n), err
+}
+
 // copyRange has a writer take bytes of what the stage lies over from the store
 // itself; nil where it cannot.
-func (n *file) copyRange(out objstore.Writer) cache.RangeCopy {
+func (c *content) copyRange(out objstore.Writer) cache.RangeCopy {
 	to, ok := out.(objstore.RangeCopier)
-	if !ok || n.content.under == nil {
+	if !ok || c.under == nil {
 		return nil
 	}
-	under := n.content.under.Ref()
+	under := c.under.Ref()
 	return func(ctx context.Context, off, length int64) error { return to.CopyRange(ctx, under, off, length) }
 }
 

@@ -48,6 +48,9 @@ type Config struct {
 	// ExclusiveAtOpen decides an exclusive create before open returns, by an
 	// empty object that is put only if there is none, and not at the commit.
 	ExclusiveAtOpen bool
+	// StoreID names the store, for data that is kept when its commit fails.
+	StoreID string
+	Rescue  Rescue
 	// MetadataTTL is how long the kernel and this package believe what the
 	// store said of a name; 0 asks every time.
 	MetadataTTL time.Duration

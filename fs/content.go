@@ -145,14 +145,14 @@ func (n *file) write(ctx context.Context, p []byte, off int64, failures int) err
 			}
 		default:
 			if err := n.toStream(ctx, false); err != nil {
-				return n.fail(err)
+				return n.fail(err, notWhole)
 			}
 		}
 	}
 	if c.state == streaming {
 		if off == c.streamed {
 			if _, err := c.out.Write(p); err != nil {
-				return n.fail(err)
+				return n.fail(err, notWhole)
 			}
 			c.streamed += int64(len(p))
 			n.become(streaming, end, true)
@@ -198,7 +198,7 @@ func (n *file) dropHead() {
 func (n *file) toStream(ctx context.Context, ranges bool) error {
 	c := &n.content
 	opts := n.createOptions(0)
-	opts.Ranges = ranges
+	opts.Ranges, opts.Keep = ranges, true
 	out, err := n.bucket.Create(context.WithoutCancel(ctx), n.key(), opts)
 	if err != nil {
 		return err
@@ -421,10 +421,13 @@ func (n *file) discard() error {
 	return errors.Join(errs...)
 }
 
-// fail drops what cannot be committed and makes err the answer to every
-// write, fsync and close by the handles that are open now. The caller has the
-// turn.
-func (n *file) fail(err error) error {
+// notWhole is what fail says of a file that the program had not written to its end.
+const notWhole = "no: the program had not ended"
+
+// fail drops what cannot be committed, unless rescue has kept it, and makes err
+// the answer to every write, fsync and close by the handles that are open now.
+// kept tells the log where it is kept. The caller has the turn.
+func (n *file) fail(err error, kept string) error {
 	n.mu.Lock()
 	lost := n.size
 	n.failed = err
@@ -437,7 +440,7 @@ func (n *file) fail(err error) error {
 	n.fsys.notes.contentChanged(n.EmbeddedInode())
 	dropped := n.discard()
 	n.become(clean, 0, false)
-	n.fsys.log.Error("data not stored; the program was told", "path", n.path(), "bytes", lost, "err", errors.Join(err, dropped))
+	n.fsys.log.Error("data not stored; the program was told", "path", n.path(), "bytes", lost, "kept", kept, "err", errors.Join(err, dropped))
 	return err
 }
 

@@ -75,7 +75,7 @@ func (n *file) appendFrom(ctx context.Context, src objstore.Ref, from, off, coun
 	}
 	if c.state == buffered {
 		if err := n.toStream(ctx, true); err != nil {
-			return n.fail(err)
+			return n.fail(err, notWhole)
 		}
 	}
 	to, ok := c.out.(objstore.RangeCopier)
@@ -83,7 +83,7 @@ func (n *file) appendFrom(ctx context.Context, src objstore.Ref, from, off, coun
 		return errors.ErrUnsupported
 	}
 	if err := to.CopyRange(ctx, src, from, count); err != nil {
-		return n.fail(err)
+		return n.fail(err, notWhole)
 	}
 	c.streamed += count
 	n.become(streaming, c.streamed, true)

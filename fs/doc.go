@@ -18,6 +18,7 @@
 //	handle.go            an open file
 //	content.go           bytes that the store does not have yet
 //	commit.go            how they get there
+//	rescue.go rescued.go data whose commit failed: kept by the mount; kept as a file
 //	copyrange.go         bytes of one file that are those of another
 //	rename.go unlink.go  changes of names
 //	gate.go              keeps changes out of a directory that is renamed

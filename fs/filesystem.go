@@ -33,7 +33,11 @@ type filesystem struct {
 	lastIno uint64                   // counter above the hashes
 	dirty   map[*file]struct{}
 	lost    []error // what could not be committed after the last close
-	warned  map[string]bool
+	held    []*held // what could not be committed and is kept here
+	// kept are the files with data that could not be committed, by what it
+	// was meant for.
+	kept   map[string]string
+	warned map[string]bool
 	// attrs are the attributes of buckets and of the root of the mount, which
 	// no object keeps.
 	attrs   map[string]map[string]string
@@ -53,6 +57,7 @@ func newFilesystem(cfg Config) *filesystem {
 		handles: map[*handle]struct{}{},
 		warned:  map[string]bool{},
 		attrs:   map[string]map[string]string{},
+		kept:    map[string]string{},
 	}
 	f.gate = newGate(&f.tree)
 	return f
@@ -62,6 +67,7 @@ func newFilesystem(cfg Config) *filesystem {
 func (f *filesystem) close() {
 	f.notes.close()
 	f.background.Wait()
+	f.dropHeld()
 }
 
 // bucket returns the open bucket, asking the store at first sight.

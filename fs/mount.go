@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -147,8 +149,9 @@ func (m *Mounted) Wait() { <-m.ended }
 func (m *Mounted) Done() <-chan struct{} { return m.ended }
 
 // Flush commits every file that the store does not have in full, several at a
-// time, and returns an error for each that could not be, and for each that
-// could not be since the last Flush with nobody left to tell.
+// time, and returns an error for each that could not be, for each that could
+// not be since the last Flush with nobody left to tell, and for all data that
+// only this mount holds.
 func (m *Mounted) Flush(ctx context.Context) []error {
 	var (
 		g    errgroup.Group
@@ -177,6 +180,9 @@ func (m *Mounted) Flush(ctx context.Context) []error {
 	errs = append(errs, m.fsys.lost...)
 	m.fsys.lost = nil
 	m.fsys.mu.Unlock()
+	for _, h := range m.fsys.heldFiles() {
+		errs = append(errs, h.lostWith())
+	}
 	return errs
 }
 
@@ -190,12 +196,26 @@ func (m *Mounted) Unmount() error {
 	return nil
 }
 
+// Kept returns the files that this mount kept data in whose commit failed, and
+// that are still there.
+func (m *Mounted) Kept() []string {
+	m.fsys.mu.Lock()
+	names := slices.Sorted(maps.Values(m.fsys.kept))
+	m.fsys.mu.Unlock()
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, err := os.Stat(name)
+		return err != nil
+	})
+}
+
 // Status is what a mount tells of itself.
 type Status struct {
 	Mountpoint  string      `json:"mountpoint"`
 	OpenHandles int         `json:"open_handles"`
 	DirtyFiles  []DirtyFile `json:"dirty_files"`
-	Cache       cache.Stats `json:"cache"`
+	// Rescued is data whose commit failed, that only this mount has.
+	Rescued []Rescued   `json:"rescued"`
+	Cache   cache.Stats `json:"cache"`
 }
 
 // DirtyFile is a file that the store does not have in full.
@@ -206,7 +226,7 @@ type DirtyFile struct {
 
 // Status returns the present state.
 func (m *Mounted) Status() Status {
-	s := Status{Mountpoint: m.point, DirtyFiles: []DirtyFile{}, Cache: m.fsys.cfg.Cache.Stats()}
+	s := Status{Mountpoint: m.point, DirtyFiles: []DirtyFile{}, Rescued: m.Rescued(), Cache: m.fsys.cfg.Cache.Stats()}
 	for _, n := range m.fsys.dirtyFiles() {
 		s.DirtyFiles = append(s.DirtyFiles, DirtyFile{Path: n.path(), Bytes: n.currentSize()})
 	}

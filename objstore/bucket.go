@@ -109,6 +109,9 @@ type CreateOptions struct {
 	// it, what comes late may have to be read and sent again; with it the
 	// store may keep no checksum of the object.
 	Ranges bool
+	// Keep leaves what was sent in the store when Commit fails, where that is
+	// possible: see [Keeper].
+	Keep bool
 }
 
 // CopyOptions describe the destination of a Copy.
@@ -145,6 +148,30 @@ type RangeCopier interface {
 	// CopyRange appends n bytes from off of src. src.ETag must be set; kind
 	// [Stale] tells that src is another version by now.
 	CopyRange(ctx context.Context, src Ref, off, n int64) error
+}
+
+// Keeper is implemented by a [Writer] whose bytes can wait in the store for a
+// Commit that succeeds. It concerns writers that were created with Keep, or by a
+// [Resumer].
+type Keeper interface {
+	Writer
+	// Kept reports, after a failed Commit, whether the store has everything
+	// that was written, under no name. Then the writer has not ended: Recommit
+	// may be called, until it succeeds or Abort gives up.
+	Kept() bool
+	// Recommit is Commit once more, under another condition.
+	Recommit(ctx context.Context, cond Condition) (Object, error)
+	// Token names what is kept, as JSON, for a Resumer of the same bucket in
+	// this process or another. It holds no secret. Whoever lets go of the
+	// writer after that need not end it.
+	Token() ([]byte, error)
+}
+
+// Resumer is implemented by a [Bucket] whose writers are Keepers.
+type Resumer interface {
+	// Resume returns the writer that a token of [Keeper] was told of, all
+	// written and ready for Recommit or Abort.
+	Resume(ctx context.Context, token []byte) (Keeper, error)
 }
 
 // Policies is implemented by a [Bucket] whose keys may be under different

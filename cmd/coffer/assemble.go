@@ -141,12 +141,17 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		return st, fmt.Errorf("cache: %w", err)
 	}
 	st.closes = append(st.closes, held)
+	rescue, err := rescueOf(cfg, scratch, log)
+	if err != nil {
+		return st, err
+	}
 	st.mnt, err = fs.Mount(ctx, plan.dir, fs.Config{
 		Store: store, Cache: held, Bucket: plan.src.Bucket, Prefix: prefix,
 		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted,
 		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),
 		FileMode: uint32(0o666 &^ cfg.Umask), DirMode: uint32(0o777 &^ cfg.Umask),
 		Attributes: attributesOf(cfg), ExclusiveAtOpen: cfg.Exclusive.value == "open", MetadataTTL: cfg.MetadataTTL,
+		StoreID: store.Identity(), Rescue: rescue,
 		FSName: plan.src.String(), Options: plan.kernel.options(),
 		Logger: log, Debug: cfg.LogLevel.value == "debug",
 	})
@@ -154,6 +159,28 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		return st, fmt.Errorf("mount %s: %w", plan.dir, err)
 	}
 	return st, nil
+}
+
+// rescueOf returns where data is kept whose commit failed.
+func rescueOf(cfg Config, scratch string, log *slog.Logger) (r fs.Rescue, err error) {
+	switch cfg.Rescue.value {
+	case rescueOff:
+		return fs.Rescue{Off: true}, nil
+	case rescueMount:
+		return r, nil
+	}
+	if r.Key, err = rescueKey(cfg.RescueKeyFile); errors.Is(err, errNoKeyring) {
+		log.Info("data that cannot be stored will be kept by this mount only; --rescue-key-file lets it have files of its own", "err", err)
+		return r, nil
+	}
+	if err != nil {
+		return r, &exitError{exitUsage, err}
+	}
+	if r.Dir, err = makeRescueDir(scratch); err != nil {
+		log.Warn("data that cannot be stored will be kept by this mount only: no directory for it", "err", err)
+		return fs.Rescue{}, nil
+	}
+	return r, nil
 }
 
 // Close releases the layers from top to bottom; the mount has ended before.

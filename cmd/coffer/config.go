@@ -49,6 +49,9 @@ type Config struct {
 	Memory     byteSize `yaml:"memory"`
 	ScratchDir string   `yaml:"scratch-dir"`
 
+	Rescue        choice `yaml:"rescue"`
+	RescueKeyFile string `yaml:"rescue-key-file"`
+
 	LogFile   string `yaml:"log-file"`
 	LogFormat choice `yaml:"log-format"`
 	LogLevel  choice `yaml:"log-level"`
@@ -83,6 +86,13 @@ const (
 	sseNone     = "none"
 )
 
+// Values of --rescue.
+const (
+	rescueFile  = "file"
+	rescueMount = "mount"
+	rescueOff   = "off"
+)
+
 // The choices. "auto" lets Coffer find out what the endpoint needs.
 var (
 	pathStyles     = []string{"auto", "on", "off"}
@@ -90,6 +100,7 @@ var (
 	sseModes       = []string{sseAuto, sseAES256, sseKMS, sseDSSE, sseCustomer, sseNone}
 	attributeModes = []string{"auto", "list", "full"}
 	exclusiveModes = []string{"close", "open"}
+	rescueModes    = []string{rescueFile, rescueMount, rescueOff}
 	logFormats     = []string{"text", "json"}
 	logLevels      = []string{"debug", "info", "warn", "error"}
 )
@@ -102,6 +113,7 @@ func defaultConfig() Config {
 		SSE:         choice{"auto", sseModes},
 		Attributes:  choice{"auto", attributeModes},
 		Exclusive:   choice{"close", exclusiveModes},
+		Rescue:      choice{rescueFile, rescueModes},
 		// Ten seconds: a remote change is seen within one retry of a
 		// polling job, and a build's repeated stats cost no request.
 		MetadataTTL: 10 * time.Second,
@@ -263,7 +275,7 @@ func (c Config) validateEncryption() error {
 }
 
 func (c *Config) absolutePaths() error {
-	paths := []*string{&c.CAFile, &c.ScratchDir, &c.LogFile}
+	paths := []*string{&c.CAFile, &c.ScratchDir, &c.RescueKeyFile, &c.LogFile}
 	for i := range c.CustomerKeyFiles {
 		paths = append(paths, &c.CustomerKeyFiles[i])
 	}

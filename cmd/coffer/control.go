@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"coffer/fs"
 )
 
 // Each mount listens on a Unix socket of its own. A client sends one JSON
@@ -29,12 +31,16 @@ import (
 
 // controlRequest is one line from a client.
 type controlRequest struct {
-	// Op is "status", "flush" or "unmount".
+	// Op is "status", "flush", "unmount", "commit" or "discard".
 	Op string `json:"op"`
 	// Lazy, for unmount: leave the file tree now, end with the last open file.
 	Lazy bool `json:"lazy,omitempty"`
 	// Discard, for unmount: go on though data could not be flushed.
 	Discard bool `json:"discard,omitempty"`
+	// ID, for commit and discard: what is held by the mount. To, for commit,
+	// is where it is stored.
+	ID string          `json:"id,omitempty"`
+	To *fs.Destination `json:"to,omitempty"`
 }
 
 // controlReply is one line from the daemon.
@@ -45,7 +51,12 @@ type controlReply struct {
 	Busy bool `json:"busy,omitempty"`
 	// Unflushed holds one line for each file whose data is not in the store.
 	Unflushed []string `json:"unflushed,omitempty"`
-	Error     string   `json:"error,omitempty"`
+	// Kept are the files in which the mount has kept data that could not be
+	// stored; the programs were told.
+	Kept []string `json:"kept,omitempty"`
+	// Rescued is such data that only the mount has.
+	Rescued []fs.Rescued `json:"rescued,omitempty"`
+	Error   string       `json:"error,omitempty"`
 	// PID is the daemon's process id.
 	PID int `json:"pid"`
 	// Log is the daemon's log file, "" for its standard error.
@@ -252,6 +263,23 @@ type controlClient struct {
 
 // errNoDaemon tells that no process answers for a mount point.
 var errNoDaemon = errors.New("no daemon answers for it")
+
+// eachDaemon calls f for every daemon of this user that answers.
+func eachDaemon(env environ, f func(c *controlClient)) {
+	uid := os.Getuid()
+	for _, dir := range controlDirs(env, uid) {
+		if trustDir(dir, uid) != nil {
+			continue
+		}
+		names, _ := filepath.Glob(filepath.Join(dir, "*.sock")) // the pattern is good
+		for _, name := range names {
+			if c, err := dialSocket(name); err == nil {
+				f(c)
+				_ = c.Close()
+			}
+		}
+	}
+}
 
 // dialControl connects to the daemon of a mount point, looking into each
 // directory that uid's daemons use and nobody else could have made. The

@@ -16,44 +16,52 @@ import (
 // maxKeyFile is more bytes than any form of a 32-byte key takes.
 const maxKeyFile = 1024
 
-// readCustomerKey reads a file that holds a customer key (SSE-C): 32 raw bytes,
-// or their hex or base64 with white space around. Nobody but the owner may be
-// able to read it. No error shows any of its content.
+// readCustomerKey reads a file that holds a customer key (SSE-C).
 func readCustomerKey(name string) (s3store.CustomerKey, error) {
-	var none s3store.CustomerKey
+	raw, err := readKeyFile("customer key file", name)
+	if err != nil {
+		return s3store.CustomerKey{}, err
+	}
+	defer clear(raw)
+	return s3store.NewCustomerKey(raw)
+}
+
+// readKeyFile reads a file that holds a key: 32 raw bytes, or their hex or
+// base64 with white space around. Nobody but the owner may be able to read it.
+// No error shows any of its content. what is the file's name in errors; the
+// caller clears the key.
+func readKeyFile(what, name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return none, fmt.Errorf("customer key file: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return none, fmt.Errorf("customer key file: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if !st.Mode().IsRegular() {
-		return none, fmt.Errorf("customer key file %s is not a regular file", name)
+		return nil, fmt.Errorf("%s %s is not a regular file", what, name)
 	}
 	if perm := st.Mode().Perm(); perm&^0o600 != 0 {
-		return none, fmt.Errorf("customer key file %s has mode %04o: others must not be able to read it; run chmod 600 %s", name, perm, name)
+		return nil, fmt.Errorf("%s %s has mode %04o: others must not be able to read it; run chmod 600 %s", what, name, perm, name)
 	}
 	text := make([]byte, maxKeyFile)
 	defer clear(text)
 	n, err := io.ReadFull(f, text)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return none, fmt.Errorf("customer key file: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	raw := decodeCustomerKey(text[:n])
-	defer clear(raw)
-	key, err := s3store.NewCustomerKey(raw)
-	if err != nil {
-		return none, fmt.Errorf("customer key file %s holds neither 32 bytes nor their hex or base64", name)
+	raw := decodeKey(text[:n])
+	if raw == nil {
+		return nil, fmt.Errorf("%s %s holds neither 32 bytes nor their hex or base64", what, name)
 	}
-	return key, nil
+	return raw, nil
 }
 
-// decodeCustomerKey returns the 32 bytes of a key file, nil when it is none of
+// decodeKey returns the 32 bytes of a key file, nil when it is none of
 // the forms. The result is a copy.
-func decodeCustomerKey(text []byte) []byte {
+func decodeKey(text []byte) []byte {
 	const size = 32
 	if len(text) == size {
 		return bytes.Clone(text)

@@ -148,7 +148,7 @@ func newRoot(a *app) *cobra.Command {
 		group string
 		cmd   *cobra.Command
 	}{
-		{"mount", newMount(a)}, {"mount", newUmount(a)}, {"mount", newRun(a)}, {"mount", newStatus(a)},
+		{"mount", newMount(a)}, {"mount", newUmount(a)}, {"mount", newRun(a)}, {"mount", newStatus(a)}, {"mount", newRescue(a)},
 		{"store", newMB(a)}, {"store", newCreateEncrypted(a)}, {"store", newCheck(a)}, {"store", newEmulator(a)},
 		{"more", newDemo(a)}, {"more", newVersion(a)},
 	} {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"coffer/fs"
 )
 
 // mounted is what a session needs of *fs.Mounted.
@@ -22,6 +24,12 @@ type mounted interface {
 	Unmount() error
 	// Status returns a value for encoding/json.
 	Status() any
+	// Kept names the files with data that could not be stored; Rescued is such
+	// data that only the mount has.
+	Kept() []string
+	Rescued() []fs.Rescued
+	CommitRescued(ctx context.Context, id string, to fs.Destination) error
+	DiscardRescued(id string) error
 }
 
 // session is one mount that serves, and the ways in which it ends: unmounted
@@ -81,6 +89,7 @@ func (s *session) handle(ctx context.Context, req controlRequest) controlReply {
 	reply := controlReply{Log: s.logFile}
 	if req.Op == "status" {
 		reply.Done, reply.Status = true, s.mnt.Status()
+		reply.Kept, reply.Rescued = s.mnt.Kept(), s.mnt.Rescued()
 		return reply
 	}
 	select {
@@ -96,10 +105,28 @@ func (s *session) handle(ctx context.Context, req controlRequest) controlReply {
 		reply.Done = len(reply.Unflushed) == 0
 	case "unmount":
 		s.unmount(ctx, req, &reply)
+		reply.Kept = s.mnt.Kept()
+	case "commit", "discard":
+		err := s.rescue(ctx, req)
+		if reply.Done = err == nil; err != nil {
+			reply.Error = err.Error()
+		}
 	default:
 		reply.Error = fmt.Sprintf("unknown operation %q", req.Op)
 	}
 	return reply
+}
+
+// rescue ends the keeping of data that only this mount has.
+func (s *session) rescue(ctx context.Context, req controlRequest) error {
+	if req.Op == "discard" {
+		return s.mnt.DiscardRescued(req.ID)
+	}
+	var to fs.Destination
+	if req.To != nil {
+		to = *req.To
+	}
+	return s.mnt.CommitRescued(ctx, req.ID, to)
 }
 
 func (s *session) unmount(ctx context.Context, req controlRequest, reply *controlReply) {

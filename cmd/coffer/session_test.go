@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"coffer/fs"
 )
 
 // fakeMount is a mount whose users and store are a test's.
@@ -51,6 +53,12 @@ func (m *fakeMount) Unmount() error {
 
 func (m *fakeMount) setBusy(b bool) { m.mu.Lock(); m.busy = b; m.mu.Unlock() }
 func (m *fakeMount) Status() any    { return map[string]int{"flushes": m.flushes} }
+
+func (m *fakeMount) Kept() []string        { return nil }
+func (m *fakeMount) Rescued() []fs.Rescued { return nil }
+
+func (m *fakeMount) CommitRescued(context.Context, string, fs.Destination) error { return nil }
+func (m *fakeMount) DiscardRescued(string) error                                 { return nil }
 
 func testSession(m *fakeMount, detach func() error) *session {
 	return newSession(m, detach, slog.New(slog.DiscardHandler))

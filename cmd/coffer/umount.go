@@ -18,6 +18,8 @@ wait until it has ended. When the command returns 0, all data is in the store.
 
 Files whose data could not be written are listed, one a line, and the mount
 stays so that they can be saved elsewhere; --discard unmounts all the same.
+Data that was kept when its program was told that it is not stored has files of
+its own, which are listed, or keeps the mount as well; see coffer rescue.
 While programs have files open in the mount, or work inside it, the command
 fails; --lazy takes the mount out of the file tree at once, and the daemon
 ends when the last file is closed.
@@ -67,6 +69,13 @@ func (a *app) sayUnflushed(texts []string) {
 	}
 }
 
+// sayKept prints a line for each file with data that could not be stored.
+func (a *app) sayKept(files []string) {
+	for _, f := range files {
+		fmt.Fprintf(a.stderr, "coffer: kept, not stored: coffer rescue commit %s\n", f)
+	}
+}
+
 // umount ends the mount at dir through its daemon, or without one. The texts
 // name files whose data is not in the store; there may be some whether or not
 // it is unmounted, which the error tells.
@@ -96,6 +105,9 @@ func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflu
 		if _, serr := statTimeout(dir, time.Second); errors.Is(serr, unix.ENOTCONN) {
 			return nil, umountAlone(dir, entry, mounted, lazy)
 		}
+	}
+	if reply.Done {
+		a.sayKept(reply.Kept)
 	}
 	switch {
 	case err != nil:

@@ -30,6 +30,8 @@ type upload struct {
 	meta      map[string]string
 	next      int // number of the next part, from 1
 	parts     []uploadedPart
+	// tried tells that Complete was sent before, and may have been done.
+	tried bool
 }
 
 // uploadedPart is what Complete must tell of a part.
@@ -212,7 +214,9 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		return obj, obj.Encryption.Encrypted(), nil
 	}
 	gone := codeOf(err) == "NoSuchUpload"
-	if (st.unsure || st.retries > 0 && gone) && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
+	repeated := u.tried || st.retries > 0
+	u.tried = true
+	if (st.unsure || repeated && gone) && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
 		// An earlier attempt may have succeeded and its reply got lost.
 		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.crc32s(), u.meta}); ok {
 			return found, true, nil
@@ -223,7 +227,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		err = withKind(err, preconditionKind(cond))
 	case gone && st.conflicts > 0:
 		err = withKind(err, objstore.Conflict) // the store has dropped the upload over it
-	case gone && st.retries > 0:
+	case gone && repeated:
 		err = newError("put", o.name(), objstore.Unavailable, "the upload has ended, and whether it made the object cannot be told: %w", err)
 	case cond.IfMatch != "" && codeOf(err) == "NoSuchKey":
 		err = withKind(err, objstore.Stale)

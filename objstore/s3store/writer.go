@@ -33,7 +33,10 @@ type writer struct {
 	results  chan partResult
 	inFlight int
 	ended    bool
-	err      error // sticky
+	// kept tells that all parts are in the store and only the last step of
+	// Commit has failed.
+	kept bool
+	err  error // sticky
 }
 
 var (
@@ -209,7 +212,9 @@ func (w *writer) Commit(ctx context.Context) (objstore.Object, error) {
 	defer unlink()
 	obj, said, err := w.commit(ctx)
 	if err != nil {
-		w.end(err)
+		if !w.kept {
+			w.end(err)
+		}
 		return objstore.Object{}, err
 	}
 	w.ended = true
@@ -244,10 +249,11 @@ func (w *writer) commit(ctx context.Context) (obj objstore.Object, said bool, er
 		return obj, false, w.err
 	}
 	// Servers exist that honour conditions on a PUT and not on Complete.
-	if err := w.b.checkCondition(ctx, w.op(), w.opts.Cond); err != nil {
-		return obj, false, err
+	if err = w.b.checkCondition(ctx, w.op(), w.opts.Cond); err == nil {
+		obj, said, err = w.upload.complete(ctx, w.opts.Cond)
 	}
-	obj, said, err = w.upload.complete(ctx, w.opts.Cond)
+	// An upload that is gone took its parts along.
+	w.kept = err != nil && w.opts.Keep && ctx.Err() == nil && objstore.KindOf(err) != objstore.NotExist && objstore.KindOf(err) != objstore.Conflict
 	if err == nil {
 		fill(&obj, w.opts)
 	}
@@ -264,7 +270,7 @@ func (w *writer) Abort() error {
 
 // end stops every transfer, waits for them and removes the parts.
 func (w *writer) end(cause error) error {
-	w.ended = true
+	w.ended, w.kept = true, false
 	w.stop(cause)
 	w.cancel(cause)
 	w.drain()

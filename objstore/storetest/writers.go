@@ -73,6 +73,78 @@ func (s *suite) testWriters(t *testing.T) {
 			}
 		})
 	}
+	t.Run("Keep", func(t *testing.T) {
+		old := put(t, b, "keep", []byte("old"))
+		begin := func() (objstore.Writer, objstore.Keeper) {
+			w, err := b.Create(t.Context(), "keep", objstore.CreateOptions{Keep: true, Cond: objstore.Condition{IfAbsent: true}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(random(22, 2*s.PartSize+1)); err != nil {
+				t.Fatal(err)
+			}
+			_, err = w.Commit(t.Context())
+			wantKind(t, "a commit whose condition fails", err, objstore.Exist)
+			k, ok := w.(objstore.Keeper)
+			if ok && !k.Kept() {
+				t.Error("the parts are not kept")
+			}
+			return w, k
+		}
+		w, k := begin()
+		if k == nil {
+			if err := w.Abort(); err != nil {
+				t.Error(err)
+			}
+			return // nothing is promised
+		}
+		_, err := k.Recommit(t.Context(), objstore.Condition{IfAbsent: true})
+		wantKind(t, "the same condition again", err, objstore.Exist)
+		if got := mustRead(t, b, "keep", []byte("old")); got.ETag != old.ETag {
+			t.Errorf("ETag is %q, was %q", got.ETag, old.ETag)
+		}
+		if _, err := k.Recommit(t.Context(), objstore.Condition{IfMatch: old.ETag}); err != nil {
+			t.Fatal(err)
+		}
+		mustRead(t, b, "keep", random(22, 2*s.PartSize+1))
+		resume := func(k objstore.Keeper) objstore.Keeper {
+			token, err := k.Token()
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := s.store.Open(t.Context(), b.Name()) // as another process would
+			if err != nil {
+				t.Fatal(err)
+			}
+			if k, err = other.(objstore.Resumer).Resume(t.Context(), token); err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		if err := b.Delete(t.Context(), objstore.Ref{Key: "keep"})[0]; err != nil {
+			t.Fatal(err)
+		}
+		put(t, b, "keep", []byte("other"))
+		_, k = begin()
+		if _, err := resume(k).Recommit(t.Context(), objstore.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+		mustRead(t, b, "keep", random(22, 2*s.PartSize+1))
+		_, k = begin()
+		k = resume(k)
+		if err := k.Abort(); err != nil {
+			t.Error(err)
+		}
+		if _, err := k.Recommit(t.Context(), objstore.Condition{}); err == nil {
+			t.Error("commit of what was given up succeeded")
+		}
+		mustRead(t, b, "keep", random(22, 2*s.PartSize+1))
+		if uploads, ok := s.store.(objstore.Uploads); ok {
+			for u, err := range uploads.ListUploads(t.Context(), b.Name(), "keep") {
+				t.Errorf("an upload is left: %v, %v", u, err)
+			}
+		}
+	})
 	t.Run("Interleaved", func(t *testing.T) {
 		// Two writers of one key: each ends whole, the last commit stays.
 		w1, w2 := s.begin(t, b, "two", 2*s.PartSize), s.begin(t, b, "two", 500)

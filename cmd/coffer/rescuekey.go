@@ -1,0 +1,147 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"coffer/cache"
+)
+
+// Keys for data that is kept when its commit fails come from a file, or are
+// random and rest in the kernel, in the keyring of the user (keyrings(7)): no
+// disk has them, and any process of the user can open what another has kept,
+// until the machine restarts. Kernels before 5.3 drop that keyring with the
+// last process of the user.
+
+// rescueKeyPrefix begins the description of such a key; its ID follows.
+const rescueKeyPrefix = "coffer:rescue:"
+
+// errNoKeyring tells that the kernel keeps no keys for us: containers often
+// forbid it.
+var errNoKeyring = errors.New("the kernel's keyring is not available")
+
+// rescueKeys returns the keys that kept data may be sealed under.
+func rescueKeys(file string) ([]*cache.KeepKey, error) {
+	if file != "" {
+		k, err := rescueKeyOfFile(file)
+		if err != nil {
+			return nil, err
+		}
+		inKernel, _ := kernelKeys() // beside the file, for what was kept without it
+		return append([]*cache.KeepKey{k}, inKernel...), nil
+	}
+	keys, err := kernelKeys()
+	if err != nil && !errors.Is(err, errNoKeyring) {
+		return nil, err
+	}
+	return keys, nil
+}
+
+// rescueKey returns the key to seal under: that of the file, or one in the
+// kernel, which is made when there is none.
+func rescueKey(file string) (*cache.KeepKey, error) {
+	if file != "" {
+		return rescueKeyOfFile(file)
+	}
+	keys, err := kernelKeys()
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) > 0 {
+		return keys[0], nil
+	}
+	raw := make([]byte, 32)
+	defer clear(raw)
+	rand.Read(raw) // never fails: see crypto/rand
+	k, err := cache.NewKeepKey(raw)
+	if err != nil {
+		return nil, err
+	}
+	// With a description of its own: the same one would replace the key of a
+	// mount that begins at the same moment.
+	serial, err := unix.AddKey("user", rescueKeyPrefix+k.ID(), raw, unix.KEY_SPEC_USER_KEYRING)
+	if err != nil {
+		return nil, fmt.Errorf("%w: add_key: %w", errNoKeyring, err)
+	}
+	// The user's other sessions do not possess the key; they may read it.
+	const possessorAll, userViewReadSearch = 0x3f000000, 0x000b0000
+	if err := unix.KeyctlSetperm(serial, possessorAll|userViewReadSearch); err != nil {
+		return nil, fmt.Errorf("%w: setperm: %w", errNoKeyring, err)
+	}
+	return k, nil
+}
+
+func rescueKeyOfFile(name string) (*cache.KeepKey, error) {
+	raw, err := readKeyFile("rescue key file", name)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	return cache.NewKeepKey(raw)
+}
+
+// kernelKeys returns the keys that are in the user's keyring.
+func kernelKeys() ([]*cache.KeepKey, error) {
+	list, err := readKernelKey(unix.KEY_SPEC_USER_KEYRING)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoKeyring, err)
+	}
+	var keys []*cache.KeepKey
+	for ; len(list) >= 4; list = list[4:] {
+		serial := int(int32(binary.NativeEndian.Uint32(list)))
+		// type;uid;gid;permissions;description
+		about, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, serial)
+		if err != nil {
+			continue // it went meanwhile, or is not ours to see
+		}
+		id, ours := strings.CutPrefix(about[strings.LastIndexByte(about, ';')+1:], rescueKeyPrefix)
+		if !ours {
+			continue
+		}
+		raw, err := readKernelKey(serial)
+		if err != nil {
+			continue
+		}
+		if k, err := cache.NewKeepKey(raw); err == nil && k.ID() == id {
+			keys = append(keys, k)
+		}
+		clear(raw)
+	}
+	return keys, nil
+}
+
+// readKernelKey returns what a key or keyring holds.
+func readKernelKey(serial int) ([]byte, error) {
+	for size := 256; ; size *= 4 {
+		buf := make([]byte, size)
+		n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, serial, buf, 0)
+		if err != nil {
+			return nil, err
+		}
+		if n <= size {
+			return buf[:n], nil
+		}
+	}
+}
+
+// rescueDir names the directory for kept data below a scratch directory.
+func rescueDir(scratch string) string {
+	return filepath.Join(scratch, "coffer-rescue-"+strconv.Itoa(os.Getuid()))
+}
+
+// makeRescueDir makes it, if it is absent; see trustDir.
+func makeRescueDir(scratch string) (string, error) {
+	dir := rescueDir(scratch)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return dir, trustDir(dir, os.Getuid())
+}

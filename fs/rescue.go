@@ -1,0 +1,401 @@
+package fs
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"coffer/cache"
+	"coffer/objstore"
+)
+
+// Data whose commit failed is kept. The program was told that it is not stored,
+// and what is done with it is decided by the user, later:
+//
+//	buffered, staged   the scratch file gets a name and, sealed under the
+//	                   user's key, what is needed to open it again: it outlives
+//	                   the mount. Without a key the mount holds it.
+//	streaming          all of it is in the store, as parts of an upload that
+//	                   could not be completed: such a file says which.
+//
+// Nothing is kept that could not be had back: a stream of which a part was not
+// taken, or changes of a version that is gone.
+
+// Rescue says where data is kept whose commit failed.
+type Rescue struct {
+	// Off drops it.
+	Off bool
+	// Dir is a directory of this user alone, on the file system of the scratch
+	// directory. Without Dir or Key the mount holds what it keeps.
+	Dir string
+	Key *cache.KeepKey
+}
+
+// Rescued describes data that was kept when its commit failed.
+type Rescued struct {
+	ID   string    `json:"id"`
+	Time time.Time `json:"time"`
+	// Store is the identity of the store that it was meant for.
+	Store  string `json:"store"`
+	Bucket string `json:"bucket"`
+	Key    string `json:"key"`
+	Size   int64  `json:"size"`
+	// Cause is why the commit failed.
+	Cause string `json:"cause"`
+	// Base is the version that it was to replace, without an ETag for none.
+	Base objstore.Ref `json:"base"`
+	// NeedsBase tells that some of the bytes are still those of Base.
+	NeedsBase bool `json:"needs_base,omitempty"`
+	// Upload tells that the bytes wait in the store, in an upload under Key.
+	Upload bool `json:"upload,omitempty"`
+	// Held tells that it ends with the mount that keeps it.
+	Held bool `json:"held,omitempty"`
+
+	Meta         map[string]string `json:"meta,omitempty"`
+	Headers      objstore.Headers  `json:"headers"`
+	StorageClass string            `json:"storage_class,omitempty"`
+}
+
+// where names the file that the data was meant for.
+func (r Rescued) where() string { return r.Bucket + "/" + r.Key }
+
+// held is what a mount keeps itself: out, an upload, or else stage, which may
+// lie over under.
+type held struct {
+	Rescued
+	bucket objstore.Bucket
+	stage  *cache.Stage
+	under  *cache.Reader
+	out    objstore.Keeper
+}
+
+// mostRescued is how many files a mount keeps: enough for what a job has open,
+// and not a copy of a tree into a bucket that takes nothing.
+const mostRescued = 1000
+
+// rescue keeps what cause has kept from the store, and tells where; the caller
+// has the turn. An error says why nothing is kept.
+func (n *file) rescue(ctx context.Context, cause error) (string, error) {
+	f := n.fsys
+	switch {
+	case f.cfg.Rescue.Off:
+		return "", errors.New("--rescue off")
+	case n.currentSize() == 0:
+		return "", errors.New("it is empty")
+	}
+	if err := f.roomToKeep(); err != nil {
+		return "", err
+	}
+	c := &n.content
+	h := &held{bucket: n.bucket}
+	var token []byte
+	if c.state == streaming {
+		k, ok := c.out.(objstore.Keeper)
+		if !ok || !k.Kept() {
+			return "", errors.New("it went out as a stream, of which not all was taken")
+		}
+		var err error
+		if token, err = k.Token(); err != nil {
+			return "", err
+		}
+		if h.stage, err = f.cfg.Cache.NewStage(nil, 0); err != nil {
+			return "", err
+		}
+		h.out, c.out = k, nil
+	} else {
+		if err := n.toStage(ctx); err != nil { // what is in memory moves to scratch
+			return "", err
+		}
+		h.stage, h.under, c.stage, c.under = c.stage, c.under, nil, nil
+	}
+	h.Rescued = n.describe(cause)
+	h.Upload, h.NeedsBase = h.out != nil, h.stage.NeedsBase()
+	if h.NeedsBase && isLost(cause) {
+		if _, err := n.bucket.Head(context.WithoutCancel(ctx), h.Base); isLost(err) {
+			return "", errors.Join(errors.New("it is changes of a version that is gone"), h.free())
+		}
+	}
+	name, err := f.keep(h, token)
+	if err == nil {
+		h.out = nil // the upload is the file's now
+		f.logFreed(h)
+		return name, nil
+	}
+	if err != errNoFile {
+		f.log.Warn("kept data gets no file of its own", "path", n.path(), "err", err)
+	}
+	return f.hold(h), nil
+}
+
+// errNoFile tells that data is kept by mounts only.
+var errNoFile = errors.New("no directory or no key for it")
+
+// keep gives h a file of its own, and returns its name.
+func (f *filesystem) keep(h *held, token []byte) (string, error) {
+	if f.cfg.Rescue.Dir == "" || f.cfg.Rescue.Key == nil {
+		return "", errNoFile
+	}
+	note, err := json.Marshal(keptNote{h.Rescued, token})
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(f.cfg.Rescue.Dir, h.ID+keptSuffix)
+	if err := h.stage.Keep(name, f.cfg.Rescue.Key, note); err != nil {
+		return "", err
+	}
+	f.keptAs(h.where(), name)
+	return name, nil
+}
+
+// isLost reports whether err tells that a version is not there any more.
+func isLost(err error) bool {
+	return errors.Is(err, objstore.Stale) || errors.Is(err, objstore.NotExist)
+}
+
+// describe returns what there is to know of the file; the caller has the turn.
+func (n *file) describe(cause error) Rescued {
+	id := make([]byte, 6)
+	_, _ = rand.Read(id) // never fails
+	opts := n.createOptions(0)
+	r := Rescued{
+		ID: hex.EncodeToString(id), Time: time.Now().Round(0), Store: n.fsys.cfg.StoreID, Bucket: n.bucket.Name(), Key: n.key(),
+		Size: n.currentSize(), Cause: cause.Error(), Meta: opts.Meta, Headers: opts.Headers, StorageClass: opts.StorageClass,
+	}
+	if base := n.content.base; base != nil {
+		r.Base = base.Ref(r.Bucket)
+		r.Base.Key = r.Key
+	}
+	return r
+}
+
+// roomToKeep refuses what would leave the job without scratch, or makes a copy
+// of everything that a store refuses.
+func (f *filesystem) roomToKeep() error {
+	f.mu.Lock()
+	n := len(f.held) + len(f.kept)
+	f.mu.Unlock()
+	if n >= mostRescued {
+		return fmt.Errorf("%d files are kept already", n)
+	}
+	if f.cfg.Rescue.Dir == "" {
+		return nil
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(f.cfg.Rescue.Dir, &st); err != nil {
+		return err
+	}
+	if st.Bavail < st.Blocks/20 {
+		return fmt.Errorf("less than 5 %% of the space of %s is free", f.cfg.Rescue.Dir)
+	}
+	return nil
+}
+
+// hold keeps h in this mount, in place of what it holds for the same file: the
+// last to be closed is what a local file system would have. It tells where.
+func (f *filesystem) hold(h *held) string {
+	h.Held = true
+	f.mu.Lock()
+	var old *held
+	if i := slices.IndexFunc(f.held, func(o *held) bool { return o.where() == h.where() }); i >= 0 {
+		old = f.held[i]
+		f.held = slices.Delete(f.held, i, i+1)
+	}
+	f.held = append(f.held, h)
+	f.mu.Unlock()
+	if old != nil {
+		f.logFreed(old)
+	}
+	return "this mount, as " + h.ID
+}
+
+// keptAs notes that data of a file has a file of its own, and removes the one
+// from before.
+func (f *filesystem) keptAs(where, name string) {
+	f.mu.Lock()
+	old := f.kept[where]
+	f.kept[where] = name
+	f.mu.Unlock()
+	if old != "" {
+		if err := os.Remove(old); err != nil {
+			f.log.Warn("kept data that is superseded stays", "file", old, "err", err)
+		}
+	}
+}
+
+// free drops what is held.
+func (h *held) free() error {
+	var errs []error
+	if h.out != nil {
+		errs = append(errs, h.out.Abort())
+	}
+	if h.stage != nil {
+		errs = append(errs, h.stage.Close())
+	}
+	if h.under != nil {
+		errs = append(errs, h.under.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (f *filesystem) logFreed(h *held) {
+	if err := h.free(); err != nil {
+		f.log.Warn("kept data not freed", "path", h.where(), "err", err)
+	}
+}
+
+// lostWith is the error for data that is only in this mount.
+func (h *held) lostWith() error {
+	return fmt.Errorf("%s: only this mount has it (coffer rescue commit %s, or discard): %s", h.where(), h.ID, h.Cause)
+}
+
+// heldFiles returns what the mount holds.
+func (f *filesystem) heldFiles() []*held {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.held)
+}
+
+// dropHeld ends what the mount holds: the mount ends.
+func (f *filesystem) dropHeld() {
+	f.mu.Lock()
+	all := f.held
+	f.held = nil
+	f.mu.Unlock()
+	for _, h := range all {
+		f.addLost(h.lostWith())
+		f.logFreed(h)
+	}
+}
+
+// takeHeld returns what is held under id, for the caller to put back or to free.
+func (f *filesystem) takeHeld(id string) (*held, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.held, func(h *held) bool { return h.ID == id })
+	if i < 0 {
+		return nil, errNothingKept
+	}
+	h := f.held[i]
+	f.held = slices.Delete(f.held, i, i+1)
+	return h, nil
+}
+
+var errNothingKept = errors.New("nothing is kept under this name")
+
+// Rescued returns what the mount holds that nobody else has.
+func (m *Mounted) Rescued() []Rescued {
+	all := []Rescued{}
+	for _, h := range m.fsys.heldFiles() {
+		all = append(all, h.Rescued)
+	}
+	return all
+}
+
+// CommitRescued stores what the mount holds under id; after an error it holds
+// it still.
+func (m *Mounted) CommitRescued(ctx context.Context, id string, to Destination) error {
+	f := m.fsys
+	h, err := f.takeHeld(id)
+	if err != nil {
+		return err
+	}
+	b := h.bucket
+	if to.Bucket != "" {
+		b, err = f.bucket(ctx, to.Bucket)
+	}
+	if err == nil {
+		if h.out != nil {
+			err = complete(ctx, h.out, h.Rescued, to)
+		} else {
+			err = storeRescued(ctx, b, h.Rescued, h.stage, h.under, to)
+		}
+	}
+	if err != nil {
+		f.mu.Lock()
+		f.held = append(f.held, h)
+		f.mu.Unlock()
+		return err
+	}
+	h.out = nil // it has ended
+	f.logFreed(h)
+	return nil
+}
+
+// complete ends an upload that waits in the store.
+func complete(ctx context.Context, k objstore.Keeper, r Rescued, to Destination) error {
+	if to.Bucket != "" && (to.Bucket != r.Bucket || to.Key != r.Key) {
+		return fmt.Errorf("its bytes wait in an upload for s3://%s/%s, and cannot go elsewhere (--force replaces what is there)", r.Bucket, r.Key)
+	}
+	_, err := k.Recommit(ctx, to.condition(r))
+	if err != nil && !k.Kept() {
+		return fmt.Errorf("the upload is gone, and its bytes with it: %w", err)
+	}
+	return err
+}
+
+// DiscardRescued drops what the mount holds under id.
+func (m *Mounted) DiscardRescued(id string) error {
+	h, err := m.fsys.takeHeld(id)
+	if err != nil {
+		return err
+	}
+	m.fsys.log.Info("kept data discarded", "path", h.where(), "bytes", h.Size)
+	return h.free()
+}
+
+// Destination is where kept data is to be stored; the zero value is the place
+// that it was meant for.
+type Destination struct {
+	Bucket, Key string
+	// Force replaces whatever is there.
+	Force bool
+}
+
+func (to Destination) key(r Rescued) string {
+	if to.Bucket == "" {
+		return r.Key
+	}
+	return to.Key
+}
+
+// condition is what must hold of the destination.
+func (to Destination) condition(r Rescued) objstore.Condition {
+	switch {
+	case to.Force:
+		return objstore.Condition{}
+	case to.Bucket != "" || r.Base.ETag == "":
+		return objstore.Condition{IfAbsent: true}
+	}
+	return objstore.Condition{IfMatch: r.Base.ETag}
+}
+
+// storeRescued makes an object of kept data.
+func storeRescued(ctx context.Context, b objstore.Bucket, r Rescued, stage *cache.Stage, under *cache.Reader, to Destination) error {
+	c := content{state: staged, stage: stage, under: under}
+	_, err := c.send(ctx, b, to.key(r), objstore.CreateOptions{
+		Meta: r.Meta, Headers: r.Headers, StorageClass: r.StorageClass, Cond: to.condition(r), SizeHint: r.Size,
+	})
+	if err == nil {
+		_, err = c.out.Commit(ctx)
+	}
+	if err != nil && c.out != nil {
+		err = errors.Join(err, c.out.Abort())
+	}
+	if isLost(err) && r.NeedsBase {
+		return r.baseLost(err)
+	}
+	return err
+}
+
+// baseLost explains that a part of the bytes is not there any more.
+func (r Rescued) baseLost(err error) error {
+	return fmt.Errorf("the version of %s that it changes, with the ETag %s, is gone, and most of the file with it: %w", r.where(), r.Base.ETag, err)
+}

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -84,6 +86,74 @@ func TestHardLink(t *testing.T) {
 	m, _ := bucketMount(t)
 	write(t, m.path("bucket", "f"), "data")
 	wantErrno(t, "link", os.Link(m.path("bucket", "f"), m.path("bucket", "g")), syscall.EPERM)
+}
+
+// TestTmpfile: a file without a name is nowhere, and linkat(2) stores it.
+func TestTmpfile(t *testing.T) {
+	m, s := bucketMount(t)
+	other := client(t, m.env)
+	open := func() *os.File {
+		t.Helper()
+		f, err := os.OpenFile(m.path("bucket"), unix.O_TMPFILE|os.O_RDWR, 0o640)
+		must(t, err)
+		return f
+	}
+	link := func(f *os.File, name string) error {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, m.path("bucket", name), unix.AT_SYMLINK_FOLLOW)
+	}
+	for _, size := range []int{0, 1000, 9 << 20} {
+		data := random(t, size)
+		f := open()
+		if names := list(t, m.path("bucket")); size == 0 && len(names) != 0 {
+			t.Errorf("it has a name: %v", names)
+		}
+		_, err := f.Write(data)
+		must(t, err)
+		got, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
+		must(t, err)
+		if !bytes.Equal(got, data) {
+			t.Errorf("%d other bytes are read back", len(got))
+		}
+		must(t, f.Sync())
+		var st unix.Stat_t
+		must(t, unix.Fstat(int(f.Fd()), &st))
+		if st.Nlink != 0 || st.Size != int64(size) || st.Mode&0o777 != 0o640 {
+			t.Errorf("nlink %d, size %d, mode %o", st.Nlink, st.Size, st.Mode)
+		}
+		if keys := other.keys(t, "bucket"); size == 0 && len(keys) != 0 {
+			t.Errorf("the store has %v", keys)
+		}
+		name := fmt.Sprint("linked-", size)
+		must(t, link(f, name))
+		if other.get(t, "bucket", name) != string(data) {
+			t.Error("the store has other bytes")
+		}
+		wantErrno(t, "a second link", link(f, "again"), syscall.EPERM)
+		_, err = f.WriteAt([]byte("more"), int64(size))
+		must(t, err)
+		must(t, f.Close())
+		if other.get(t, "bucket", name) != string(data)+"more" {
+			t.Error("what was written after the link is not stored")
+		}
+	}
+	f := open()
+	wantErrno(t, "a link over another file", link(f, "linked-0"), syscall.EEXIST)
+	other.put(t, "bucket", "theirs", "x")
+	_, err := f.WriteString("mine")
+	must(t, err)
+	if err := link(f, "theirs"); err == nil {
+		t.Error("a link over what another client has just made succeeded")
+	}
+	must(t, open().Close())
+	_ = f.Close()
+	if got := other.get(t, "bucket", "theirs"); got != "x" {
+		t.Errorf("the store has %q", got)
+	}
+	for _, r := range s.Requests() {
+		if strings.Contains(r.Key, "tmpfile-") {
+			t.Errorf("%s of %s", r.Verb, r.Key)
+		}
+	}
 }
 
 func TestSymlink(t *testing.T) {

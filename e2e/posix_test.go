@@ -17,7 +17,6 @@ var posixExceptions = map[string]string{
 	"LinkUnlinkRename": "begins with a hard link, which answers EPERM",
 	"FcntlFlockLocksFile": "asks that one process conflicts with its own POSIX lock; the kernel keeps locks of a mount " +
 		"by itself, by process, as POSIX says",
-	"Tmpfile":    "a file without a name has no key to be stored under: O_TMPFILE answers EOPNOTSUPP",
 	"XAttrLarge": "S3 limits an object's metadata to 2 KiB: a larger attribute answers ENOSPC",
 }
 

@@ -64,7 +64,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	known := secrets{}
 	known.add("secret access key", envOf(s.Env(), "AWS_SECRET_ACCESS_KEY"))
 	keys := make([]string, 3) // the third is not configured at first
-	for i := range keys { // the second is for rescue as well
+	for i := range keys {     // the second is for rescue as well
 		keys[i], _ = customerKeyFile(t)
 		text, err := os.ReadFile(keys[i])
 		must(t, err)

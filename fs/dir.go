@@ -151,8 +151,14 @@ func (d *dir) Mkdir(ctx context.Context, nm string, mode uint32, out *fuse.Entry
 // be with the commit at close, whole; unless an exclusive create is to be
 // decided now.
 func (d *dir) Create(ctx context.Context, nm string, flags uint32, mode uint32, out *fuse.EntryOut) (*gofuse.Inode, gofuse.FileHandle, uint32, syscall.Errno) {
+	var n *file
+	var errno syscall.Errno
 	claim := flags&syscall.O_EXCL != 0 && d.fsys.cfg.ExclusiveAtOpen
-	n, errno := d.newLocalFile(ctx, nm, mode, claim)
+	if d.fsys.tmpNames.has(nm) {
+		n, errno = d.newTmpfile(ctx, nm, mode)
+	} else {
+		n, errno = d.newLocalFile(ctx, nm, mode, claim)
+	}
 	if errno != 0 {
 		return nil, nil, 0, errno
 	}
@@ -199,11 +205,6 @@ func (d *dir) Mknod(ctx context.Context, nm string, mode uint32, rdev uint32, ou
 	}
 	n.fillEntry(out)
 	return d.newInode(ctx, nm, n, syscall.S_IFREG), 0
-}
-
-// Link implements gofuse.NodeLinker: an object has one name.
-func (d *dir) Link(context.Context, gofuse.InodeEmbedder, string, *fuse.EntryOut) (*gofuse.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
 }
 
 // Fsync implements gofuse.NodeFsyncer: every change of a name was in the

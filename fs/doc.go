@@ -15,6 +15,7 @@
 //	listing.go           pure: keys of a listing -> names of a directory
 //	dirhandle.go         an open directory
 //	file.go special.go   inodes of objects
+//	tmpfile.go           files without a name, and how they get one
 //	handle.go            an open file
 //	content.go           bytes that the store does not have yet
 //	commit.go            how they get there

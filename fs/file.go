@@ -56,6 +56,7 @@ type file struct {
 	// closed counts the open handles that a close(2) was told of; see awaitReleases.
 	handles, writers, closed int
 	gone                     bool // unlinked, or replaced by a rename
+	nameless                 bool // gone because it never had a name
 	// deferred tells that the object is deleted at the last close.
 	deferred bool
 	// cached is the version that the kernel's pages are of.

@@ -16,11 +16,12 @@ import (
 
 // filesystem is what all inodes of one mount share.
 type filesystem struct {
-	cfg   Config
-	log   *slog.Logger
-	heads *heads
-	notes *notifier
-	gate  *gate
+	cfg      Config
+	log      *slog.Logger
+	heads    *heads
+	notes    *notifier
+	gate     *gate
+	tmpNames tmpNames
 	// background counts work that outlives its request: commits after the
 	// last close, and the like. Close waits for it.
 	background sync.WaitGroup

@@ -48,7 +48,7 @@ func Mount(ctx context.Context, mountpoint string, cfg Config) (*Mounted, error)
 		fsys.close()
 		return nil, err
 	}
-	server, err := serve(mountpoint, top, options(cfg))
+	server, err := serve(mountpoint, top, &fsys.tmpNames, options(cfg))
 	if err != nil {
 		fsys.close()
 		return nil, err
@@ -65,8 +65,8 @@ func Mount(ctx context.Context, mountpoint string, cfg Config) (*Mounted, error)
 
 // serve mounts and returns when the kernel's first questions are answered. It
 // is [gofuse.Mount], but leaves no mount behind when it fails.
-func serve(mountpoint string, top gofuse.InodeEmbedder, opts *gofuse.Options) (*fuse.Server, error) {
-	server, err := fuse.NewServer(gofuse.NewNodeFS(top, opts), mountpoint, &opts.MountOptions)
+func serve(mountpoint string, top gofuse.InodeEmbedder, names *tmpNames, opts *gofuse.Options) (*fuse.Server, error) {
+	server, err := fuse.NewServer(withTmpfile{gofuse.NewNodeFS(top, opts), names}, mountpoint, &opts.MountOptions)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +29,102 @@ func TestUnlink(t *testing.T) {
 		t.Error("the object was not deleted")
 	}
 	wantErrno(t, "unlink of what is absent", syscall.Unlink(m.path("bucket", "f")), syscall.ENOENT)
+}
+
+// TestUnlinkBatched: few requests, and nobody who asks finds what is gone.
+func TestUnlinkBatched(t *testing.T) {
+	m, s := bucketMount(t, "--unlink", "batched")
+	other := client(t, m.env)
+	const files = 1500
+	dir := m.path("bucket", "dir")
+	must(t, os.Mkdir(dir, 0o755))
+	for i := range files {
+		other.put(t, "bucket", fmt.Sprint("dir/", i), "x")
+	}
+	write(t, filepath.Join(dir, "own"), "x")
+	must(t, os.RemoveAll(dir))
+	if keys := other.keys(t, "bucket"); len(keys) != 0 {
+		t.Errorf("after rmdir the store has %d objects", len(keys))
+	}
+	if n, most := count(s, "DeleteObject", "")+count(s, "DeleteObjects", ""), files/10; n > most {
+		t.Errorf("%d requests to delete %d files", n, files)
+	}
+
+	// A name is gone at once, for listings too, and can be used again at once.
+	must(t, os.Mkdir(dir, 0o755))
+	f := filepath.Join(dir, "f")
+	for i := range 20 {
+		text := fmt.Sprint("version ", i)
+		write(t, f, text)
+		want(t, f, text)
+		must(t, os.Remove(f))
+		absent(t, f)
+		if names := list(t, dir); len(names) != 0 {
+			t.Errorf("the directory shows %v", names)
+		}
+	}
+	// A file that is open stays readable, batch or not.
+	write(t, f, "open")
+	o, err := os.Open(f)
+	must(t, err)
+	must(t, os.Remove(f))
+	time.Sleep(150 * time.Millisecond)
+	got, err := io.ReadAll(o)
+	must(t, err)
+	must(t, o.Close())
+	if string(got) != "open" {
+		t.Errorf("read back %q", got)
+	}
+	// Renaming a directory does not bring back what was removed from it.
+	write(t, f, "gone")
+	write(t, filepath.Join(dir, "stays"), "x")
+	must(t, os.Remove(f))
+	must(t, os.Rename(dir, dir+"2"))
+	if names := list(t, dir+"2"); !slices.Equal(names, []string{"stays"}) {
+		t.Errorf("the renamed directory shows %v", names)
+	}
+	// fsync of the directory is the moment when all others know.
+	write(t, filepath.Join(dir+"2", "f"), "x")
+	must(t, os.Remove(filepath.Join(dir+"2", "f")))
+	d, err := os.Open(dir + "2")
+	must(t, err)
+	defer d.Close()
+	must(t, d.Sync())
+	if _, there := other.keys(t, "bucket")["dir2/f"]; there {
+		t.Error("after fsync the store has the file")
+	}
+	// What cannot be deleted shows again, and is told: by fsync, rmdir, umount.
+	for _, verb := range []string{"DeleteObject", "DeleteObjects"} {
+		s.Inject(emulator.Fault{Verb: verb, Code: "AccessDenied"})
+	}
+	must(t, os.Remove(filepath.Join(dir+"2", "stays")))
+	wantErrno(t, "fsync of the directory", d.Sync(), syscall.EACCES)
+	if names := list(t, dir+"2"); !slices.Equal(names, []string{"stays"}) {
+		t.Errorf("after a refused unlink the directory shows %v", names)
+	}
+	must(t, os.Remove(filepath.Join(dir+"2", "stays")))
+	wantErrno(t, "rmdir", syscall.Rmdir(dir+"2"), syscall.EACCES)
+	must(t, d.Close())
+	out, err := m.run("umount", m.dir)
+	if err == nil || !strings.Contains(out, "AccessDenied") {
+		t.Errorf("umount: %v, %s", err, out)
+	}
+	s.ClearFaults()
+}
+
+// TestUnlinkBatchedEndsWithMount: unmounting waits for what is to be deleted.
+func TestUnlinkBatchedEndsWithMount(t *testing.T) {
+	m, _ := bucketMount(t, "--unlink", "batched")
+	for i := range 10 {
+		write(t, m.path("bucket", fmt.Sprint(i)), "x")
+	}
+	for i := range 10 {
+		must(t, os.Remove(m.path("bucket", fmt.Sprint(i))))
+	}
+	m.stop()
+	if keys := client(t, m.env).keys(t, "bucket"); len(keys) != 0 {
+		t.Errorf("the store has %v", keys)
+	}
 }
 
 func TestUnlinkedFileStaysReadable(t *testing.T) {

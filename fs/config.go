@@ -51,6 +51,9 @@ type Config struct {
 	// StoreID names the store, for data that is kept when its commit fails.
 	StoreID string
 	Rescue  Rescue
+	// UnlinkBatched has unlink return before the object is deleted, which is
+	// done many at a time.
+	UnlinkBatched bool
 	// MetadataTTL is how long the kernel and this package believe what the
 	// store said of a name; 0 asks every time.
 	MetadataTTL time.Duration

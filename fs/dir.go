@@ -32,6 +32,7 @@ type dir struct {
 	meta             map[string]string
 	modified         time.Time // of the marker
 	unlinked         map[string]*unlinkedName
+	unlinkFailed     error // of the last batch with a name of this directory
 	known            knownNames
 }
 
@@ -208,8 +209,10 @@ func (d *dir) Mknod(ctx context.Context, nm string, mode uint32, rdev uint32, ou
 }
 
 // Fsync implements gofuse.NodeFsyncer: every change of a name was in the
-// store before its call returned.
-func (d *dir) Fsync(context.Context, gofuse.FileHandle, uint32) syscall.Errno { return 0 }
+// store before its call returned, but unlinks that are batched.
+func (d *dir) Fsync(ctx context.Context, _ gofuse.FileHandle, _ uint32) syscall.Errno {
+	return toErrno(d.settleUnlinks(ctx)) // logged when it failed
+}
 
 // Statfs implements gofuse.NodeStatfser: a store tells no limits, so df shows
 // one that nothing reaches, as its peers do.

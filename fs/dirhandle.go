@@ -182,7 +182,9 @@ func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
 }
 
 // Fsyncdir implements gofuse.FileFsyncdirer.
-func (h *dirHandle) Fsyncdir(context.Context, uint32) syscall.Errno { return 0 }
+func (h *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
+	return h.dir.Fsync(ctx, h, flags)
+}
 
 // Releasedir implements gofuse.FileReleasedirer.
 func (h *dirHandle) Releasedir(context.Context, uint32) {

@@ -21,7 +21,7 @@
 //	commit.go            how they get there
 //	rescue.go rescued.go data whose commit failed: kept by the mount; kept as a file
 //	copyrange.go         bytes of one file that are those of another
-//	rename.go unlink.go  changes of names
+//	rename.go unlink.go  changes of names; unlinkbatch.go: many at a time
 //	gate.go              keeps changes out of a directory that is renamed
 //	attr.go xattr.go     pure: attributes <-> object metadata; and their inode side
 //	heads.go             HEAD results, single flight, remembered, sent ahead
@@ -46,6 +46,7 @@
 //	file.mu      attributes, version, counters of handles
 //	special.mu   the stored object
 //	dir.mu       marker, hidden names, what is remembered of names
+//	unlinks.mu   batches of objects to delete
 //	fsys.tree    parent and name of every inode
 //	fsys.mu      open buckets, inode numbers, dirty files
 //	heads.mu     remembered HEAD results

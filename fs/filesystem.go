@@ -22,6 +22,7 @@ type filesystem struct {
 	notes    *notifier
 	gate     *gate
 	tmpNames tmpNames
+	unlinks  unlinks
 	// background counts work that outlives its request: commits after the
 	// last close, and the like. Close waits for it.
 	background sync.WaitGroup
@@ -66,8 +67,9 @@ func newFilesystem(cfg Config) *filesystem {
 
 // close ends the background work; no request may be under way any more.
 func (f *filesystem) close() {
-	f.notes.close()
+	f.settleAllUnlinks(context.Background())
 	f.background.Wait()
+	f.notes.close()
 	f.dropHeld()
 }
 

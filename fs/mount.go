@@ -176,6 +176,7 @@ func (m *Mounted) Flush(ctx context.Context) []error {
 		})
 	}
 	_ = g.Wait()
+	m.fsys.settleAllUnlinks(ctx)
 	m.fsys.mu.Lock()
 	errs = append(errs, m.fsys.lost...)
 	m.fsys.lost = nil

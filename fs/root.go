@@ -95,8 +95,13 @@ func (r *root) Mkdir(ctx context.Context, nm string, _ uint32, out *fuse.EntryOu
 // Rmdir implements gofuse.NodeRmdirer: the bucket goes when it is empty.
 func (r *root) Rmdir(ctx context.Context, nm string) syscall.Errno {
 	if ch := r.GetChild(nm); ch != nil {
-		if d, ok := ch.Operations().(*dir); ok && d.hasLocal() {
-			return syscall.ENOTEMPTY
+		if d, ok := ch.Operations().(*dir); ok {
+			if d.hasLocal() {
+				return syscall.ENOTEMPTY
+			}
+			if err := d.settleUnlinks(context.WithoutCancel(ctx)); err != nil {
+				return r.fsys.errno("rmdir", nm, err)
+			}
 		}
 	}
 	if err := r.fsys.cfg.Store.DeleteBucket(context.WithoutCancel(ctx), nm); err != nil {

@@ -13,16 +13,17 @@ import (
 	"coffer/objstore"
 )
 
-// unlinkedName is a name that was unlinked here while its file was open. The
-// name is hidden; its object is deleted after the last close, or when the name
-// is used again.
+// unlinkedName is a name that was unlinked here and whose object is there yet.
+// The name is hidden; the object is deleted after the last close of owner, or
+// when the name is used again; without an owner, with its batch.
 type unlinkedName struct {
 	owner *file
-	// deleting is closed when the DELETE under way has ended, nil before.
+	// deleting is closed when the DELETE under way, or to come with a batch,
+	// has ended; nil before.
 	deleting chan struct{}
 }
 
-// isUnlinked reports whether name was unlinked here while it is still open.
+// isUnlinked reports whether name is hidden.
 func (d *dir) isUnlinked(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -40,15 +41,21 @@ func (d *dir) Unlink(ctx context.Context, nm string) syscall.Errno {
 	if err != nil {
 		return toErrno(err)
 	}
-	defer leave()
 	key := d.prefix() + nm
 	d.keepAlive(dctx)
-	n := d.liveFile(nm)
-	if n == nil {
-		err = d.deleteKeys(dctx, key)
-	} else {
+	later := false
+	if n := d.liveFile(nm); n != nil {
 		n.awaitReleases()
-		err = n.unlink(dctx, d, nm)
+		later, err = n.unlink(dctx, d, nm)
+	} else if later = d.fsys.cfg.UnlinkBatched; later {
+		d.hide(nm, nil)
+	} else {
+		err = d.deleteKeys(dctx, key)
+	}
+	if later {
+		d.deleteLater(nm, leave)
+	} else {
+		defer leave()
 	}
 	if err == nil {
 		d.fsys.keepIno(d.GetChild(nm))
@@ -57,19 +64,16 @@ func (d *dir) Unlink(ctx context.Context, nm string) syscall.Errno {
 	return d.fsys.errno("unlink", path(d.bucket, key), err)
 }
 
-func (n *file) unlink(ctx context.Context, d *dir, nm string) error {
+// unlink takes the name nm away from n. With later the name is hidden, and the
+// caller has the object deleted.
+func (n *file) unlink(ctx context.Context, d *dir, nm string) (later bool, err error) {
 	if err := n.turn.take(ctx); err != nil {
-		return err
+		return false, err
 	}
 	defer n.turn.release()
 	// The name is hidden before it is known whether it has to be: a close that
 	// runs at the same time must find one or the other.
-	d.mu.Lock()
-	if d.unlinked == nil {
-		d.unlinked = map[string]*unlinkedName{}
-	}
-	d.unlinked[nm] = &unlinkedName{owner: n}
-	d.mu.Unlock()
+	d.hide(nm, n)
 	n.mu.Lock()
 	open, inStore := n.handles > 0, n.inStore
 	if open {
@@ -79,15 +83,20 @@ func (n *file) unlink(ctx context.Context, d *dir, nm string) error {
 	}
 	n.mu.Unlock()
 	if open && inStore {
-		return nil
+		return false, nil
 	}
-	defer d.forgetUnlinked(nm)
+	later = inStore && d.fsys.cfg.UnlinkBatched
+	if later {
+		d.hide(nm, nil)
+	} else {
+		defer d.forgetUnlinked(nm)
+	}
 	if open {
-		return nil // nothing is in the store, and nothing will be
+		return false, nil // nothing is in the store, and nothing will be
 	}
-	if inStore {
+	if inStore && !later {
 		if err := d.deleteKeys(ctx, d.prefix()+nm); err != nil {
-			return err
+			return false, err
 		}
 	}
 	n.mu.Lock()
@@ -95,7 +104,17 @@ func (n *file) unlink(ctx context.Context, d *dir, nm string) error {
 	n.version++
 	n.mu.Unlock()
 	n.drop()
-	return nil
+	return later, nil
+}
+
+// hide makes nm a name whose object is still to be deleted.
+func (d *dir) hide(nm string, owner *file) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unlinked == nil {
+		d.unlinked = map[string]*unlinkedName{}
+	}
+	d.unlinked[nm] = &unlinkedName{owner: owner}
 }
 
 // drop frees the local bytes of a file that lost its name; the caller has the
@@ -247,22 +266,31 @@ func (d *dir) clearUnlinked(ctx context.Context, nm string) error {
 	if u == nil {
 		return nil
 	}
-	if err := u.owner.turn.take(ctx); err != nil {
+	if u.owner != nil {
+		if err := u.owner.leaveName(ctx); err != nil {
+			return err
+		}
+	}
+	err := d.deleteUnlinked(ctx, nm, nil)
+	d.didChange(nm)
+	return err
+}
+
+// leaveName moves the object of an unlinked file that is open from its name.
+func (n *file) leaveName(ctx context.Context) error {
+	if err := n.turn.take(ctx); err != nil {
 		return err
 	}
-	n := u.owner
+	defer n.turn.release()
 	n.mu.Lock()
 	waits := n.gone && n.deferred
 	n.mu.Unlock()
 	if waits {
 		if _, err := n.moveAside(ctx); err != nil {
-			d.fsys.log.Warn("who has this unlinked file open can no longer read it", "path", n.path(), "err", err)
+			n.fsys.log.Warn("who has this unlinked file open can no longer read it", "path", n.path(), "err", err)
 		}
 	}
-	n.turn.release()
-	err := d.deleteUnlinked(ctx, nm, nil)
-	d.didChange(nm)
-	return err
+	return nil
 }
 
 // deleteUnlinked deletes the object under an unlinked name, if owner (or, with
@@ -283,6 +311,7 @@ func (d *dir) deleteUnlinked(ctx context.Context, nm string, owner *file) error 
 		}
 		d.mu.Unlock()
 		if under != nil {
+			d.fsys.hurryUnlinks(d.bucket)
 			select {
 			case <-under:
 				continue
@@ -352,6 +381,11 @@ func (d *dir) emptied(ctx context.Context, nm string) (marker bool, err error) {
 	}
 	if sub != nil && sub.hasLocal() {
 		return false, objstore.NotEmpty
+	}
+	if sub != nil {
+		if err := sub.settleUnlinks(ctx); err != nil {
+			return false, err
+		}
 	}
 	prefix := d.prefix() + nm + "/"
 	for e, err := range d.bucket.List(ctx, objstore.Query{Prefix: prefix}) {

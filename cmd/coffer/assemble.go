@@ -150,7 +150,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted,
 		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),
 		FileMode: uint32(0o666 &^ cfg.Umask), DirMode: uint32(0o777 &^ cfg.Umask),
-		Attributes: attributesOf(cfg), ExclusiveAtOpen: cfg.Exclusive.value == "open", MetadataTTL: cfg.MetadataTTL,
+		Attributes: attributesOf(cfg), ExclusiveAtOpen: cfg.Exclusive.value == "open", UnlinkBatched: cfg.Unlink.value == "batched", MetadataTTL: cfg.MetadataTTL,
 		StoreID: store.Identity(), Rescue: rescue,
 		FSName: plan.src.String(), Options: plan.kernel.options(),
 		Logger: log, Debug: cfg.LogLevel.value == "debug",

@@ -39,6 +39,7 @@ type Config struct {
 	ReadOnly    bool          `yaml:"read-only"`
 	Attributes  choice        `yaml:"attributes"`
 	Exclusive   choice        `yaml:"exclusive"`
+	Unlink      choice        `yaml:"unlink"`
 	MetadataTTL time.Duration `yaml:"metadata-ttl"`
 	UID         ownerID       `yaml:"uid"`
 	GID         ownerID       `yaml:"gid"`
@@ -100,6 +101,7 @@ var (
 	sseModes       = []string{sseAuto, sseAES256, sseKMS, sseDSSE, sseCustomer, sseNone}
 	attributeModes = []string{"auto", "list", "full"}
 	exclusiveModes = []string{"close", "open"}
+	unlinkModes    = []string{"now", "batched"}
 	rescueModes    = []string{rescueFile, rescueMount, rescueOff}
 	logFormats     = []string{"text", "json"}
 	logLevels      = []string{"debug", "info", "warn", "error"}
@@ -113,6 +115,7 @@ func defaultConfig() Config {
 		SSE:         choice{"auto", sseModes},
 		Attributes:  choice{"auto", attributeModes},
 		Exclusive:   choice{"close", exclusiveModes},
+		Unlink:      choice{"now", unlinkModes},
 		Rescue:      choice{rescueFile, rescueModes},
 		// Ten seconds: a remote change is seen within one retry of a
 		// polling job, and a build's repeated stats cost no request.

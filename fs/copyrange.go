@@ -82,7 +82,11 @@ func (n *file) appendFrom(ctx context.Context, src objstore.Ref, from, off, coun
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	if err := to.CopyRange(ctx, src, from, count); err != nil {
+	err := to.CopyRange(ctx, src, from, count)
+	if err == nil {
+		err = to.Copied(ctx) // the caller may remove the source now
+	}
+	if err != nil {
 		return n.fail(err, notWhole)
 	}
 	c.streamed += count

@@ -146,8 +146,12 @@ type Writer interface {
 // existing object without moving them through this machine.
 type RangeCopier interface {
 	// CopyRange appends n bytes from off of src. src.ETag must be set; kind
-	// [Stale] tells that src is another version by now.
+	// [Stale] tells that src is another version by now. The store may still be
+	// at it when CopyRange returns: src must not go before Copied or Commit
+	// has succeeded.
 	CopyRange(ctx context.Context, src Ref, off, n int64) error
+	// Copied waits until nothing of any source is needed any more.
+	Copied(ctx context.Context) error
 }
 
 // Keeper is implemented by a [Writer] whose bytes can wait in the store for a

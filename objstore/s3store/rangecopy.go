@@ -55,33 +55,58 @@ func (w *writer) copyRange(ctx context.Context, src objstore.Ref, off, n int64) 
 			return err
 		}
 	}
-	for i, size := range pieces(n, w.opts.SizeHint) {
-		if i == 0 {
-			// The first one is waited for: it tells whether the store copies.
-			err := w.copyFirst(ctx, src, off, size)
-			if objstore.KindOf(err) == objstore.Unsupported || statusOf(err) == http.StatusBadRequest {
-				// RGW says 400 where the source is under a customer key.
-				return w.readRange(ctx, src, off, n)
-			}
-			if err != nil {
-				return err
-			}
-		} else if err := w.copyPiece(src, off, size); err != nil {
+	if _, known := w.sources[src]; !known {
+		// Whether the store copies from there shows with a short piece.
+		size := n
+		if n >= 2*minPartSize {
+			size = minPartSize
+		}
+		err := w.copyFirst(ctx, src, off, size)
+		if objstore.KindOf(err) == objstore.Unsupported || statusOf(err) == http.StatusBadRequest {
+			// RGW says 400 where the source is under a customer key.
+			return w.readRange(ctx, src, off, n)
+		}
+		if err != nil {
+			return err
+		}
+		if w.sources == nil {
+			w.sources = map[objstore.Ref]struct{}{}
+		}
+		w.sources[src] = struct{}{}
+		if off, n = off+size, n-size; n == 0 {
+			return nil
+		}
+	}
+	for _, size := range pieces(n, w.opts.SizeHint) {
+		if err := w.copyPiece(src, off, size); err != nil {
 			return err
 		}
 		off += size
 	}
-	w.drain()
-	if w.err != nil {
+	return nil
+}
+
+// Copied implements [objstore.RangeCopier]. Servers exist that ignore the
+// condition on the source of a copy: if it is still this version now, it was all
+// the time.
+func (w *writer) Copied(ctx context.Context) error {
+	if err := w.usable(); err != nil {
+		return err
+	}
+	if w.drain(); w.err != nil {
 		return w.err
 	}
-	// Servers exist that ignore the condition on the source: if it is still
-	// this version now, it was all the time.
-	_, err := w.b.Head(ctx, src)
-	if errors.Is(err, objstore.NotExist) {
-		return withKind(err, objstore.Stale)
+	for src := range w.sources {
+		_, err := w.b.Head(ctx, src)
+		if errors.Is(err, objstore.NotExist) {
+			err = withKind(err, objstore.Stale)
+		}
+		if err != nil {
+			return w.stop(err)
+		}
 	}
-	return err
+	clear(w.sources)
+	return nil
 }
 
 // copyFirst copies one piece and waits for it.

@@ -36,7 +36,10 @@ type writer struct {
 	// kept tells that all parts are in the store and only the last step of
 	// Commit has failed.
 	kept bool
-	err  error // sticky
+	// sources are what the store copies from, or has copied from since Copied
+	// was called last.
+	sources map[objstore.Ref]struct{}
+	err     error // sticky
 }
 
 var (
@@ -245,8 +248,8 @@ func (w *writer) commit(ctx context.Context) (obj objstore.Object, said bool, er
 			return obj, false, err
 		}
 	}
-	if w.drain(); w.err != nil {
-		return obj, false, w.err
+	if err := w.Copied(ctx); err != nil {
+		return obj, false, err
 	}
 	// Servers exist that honour conditions on a PUT and not on Complete.
 	if err = w.b.checkCondition(ctx, w.op(), w.opts.Cond); err == nil {

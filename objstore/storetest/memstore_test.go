@@ -345,6 +345,8 @@ func (w *memWriter) CopyRange(ctx context.Context, src objstore.Ref, off, n int6
 	return err
 }
 
+func (w *memWriter) Copied(context.Context) error { return nil }
+
 func (w *memWriter) Commit(ctx context.Context) (objstore.Object, error) {
 	if w.ended {
 		return objstore.Object{}, &objstore.Error{Op: "commit", Key: w.key, Err: errEnded}

@@ -89,6 +89,31 @@ func BenchmarkStreamWrite1GiB(b *testing.B) {
 	b.ReportMetric(m.peakRSS(), "peak-MiB")
 }
 
+// BenchmarkBareUpload1GiB is what a stream is measured by: the SDK with parts as
+// long and as many at a time as Coffer's, and nothing else.
+func BenchmarkBareUpload1GiB(b *testing.B) {
+	env := storetest.StartVersityGW(b).Env()
+	client(b, env).makeBucket(b, "bench")
+	b.SetBytes(gib)
+	for b.Loop() {
+		must(b, bareUpload(env, "bench", "big", gib))
+	}
+}
+
+// BenchmarkStreamWrite8GiB is for the memory that a long stream takes; the
+// server's data are on disk.
+func BenchmarkStreamWrite8GiB(b *testing.B) {
+	b.Setenv("COFFER_DATA_DIR", os.TempDir())
+	m := benchMount(b)
+	b.SetBytes(8 * gib)
+	before := m.cpu()
+	for b.Loop() {
+		must(b, writeFile(m.path("bench", "big"), 8*gib, false))
+	}
+	b.ReportMetric((m.cpu()-before)/float64(8*b.N), "daemon-s/GiB")
+	b.ReportMetric(m.peakRSS(), "peak-MiB")
+}
+
 func BenchmarkColdRead1GiB(b *testing.B) {
 	m := benchMount(b)
 	writeGiB(b, m.path("bench", "big"))

@@ -82,6 +82,33 @@ func TestKernelCachesNoNegativeEntries(t *testing.T) {
 	want(t, m.path("bucket", "f"), "data")
 }
 
+// TestLocks: the kernel keeps locks of a mount, whole files' and ranges'.
+func TestLocks(t *testing.T) {
+	m, _ := bucketMount(t)
+	write(t, m.path("bucket", "f"), "data")
+	open := func() *os.File {
+		f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR, 0)
+		must(t, err)
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	a, b := open(), open()
+	must(t, unix.Flock(int(a.Fd()), unix.LOCK_EX))
+	wantErrno(t, "flock of a locked file", unix.Flock(int(b.Fd()), unix.LOCK_EX|unix.LOCK_NB), syscall.EWOULDBLOCK)
+	must(t, unix.Flock(int(a.Fd()), unix.LOCK_UN))
+	must(t, unix.Flock(int(b.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+	must(t, unix.Flock(int(b.Fd()), unix.LOCK_UN))
+
+	lock := func(f *os.File, start int64) error {
+		return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: start, Len: 1})
+	}
+	must(t, lock(a, 0))
+	must(t, lock(b, 1))
+	wantErrno(t, "fcntl of a locked range", lock(b, 0), syscall.EAGAIN)
+	must(t, a.Close())
+	must(t, lock(b, 0))
+}
+
 func TestModeZeroIsModeZero(t *testing.T) {
 	m, _ := bucketMount(t)
 	p := m.path("bucket", "f")

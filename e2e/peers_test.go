@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"os"
@@ -16,9 +20,15 @@ import (
 	"testing"
 	"time"
 
-	"coffer/objstore/storetest"
-
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/middleware"
 	"github.com/minio/minio-go/v7"
+
+	"coffer/objstore/storetest"
 )
 
 // peer is a program that mounts a bucket named "bench" in the foreground.
@@ -58,7 +68,7 @@ func TestPeers(t *testing.T) {
 	env := storetest.StartVersityGW(t).Env()
 	other := client(t, env)
 	other.makeBucket(t, "bench")
-	type figure struct{ wall, cpu float64 }
+	type figure struct{ wall, cpu, mib float64 }
 	figures := map[string]map[string]figure{}
 	var order []string
 	for _, p := range peers {
@@ -74,41 +84,47 @@ func TestPeers(t *testing.T) {
 			if err == nil && !p.durable && job.check != nil {
 				err = job.check(other)
 			}
-			wall, cpu := time.Since(begun).Seconds(), r.cpu()-before
+			f := figure{time.Since(begun).Seconds(), r.cpu() - before, r.peak()}
 			r.stop()
 			if err != nil {
 				t.Logf("%s, %s: %v", p.name, job.name, err)
 				continue
 			}
-			figures[job.name][p.name] = figure{wall, cpu}
+			t.Logf("%s, %s: %.2f s, %.2f CPU s, %.0f MiB", p.name, job.name, f.wall, f.cpu, f.mib)
+			figures[job.name][p.name] = f
 		}
 		for o := range other.c.ListObjects(t.Context(), "bench", minio.ListObjectsOptions{Recursive: true}) {
 			must(t, o.Err)
 			must(t, other.c.RemoveObject(t.Context(), "bench", o.Key, minio.RemoveObjectOptions{}))
 		}
 	}
+	begun := time.Now()
+	must(t, bareUpload(env, "bench", "bare", gib))
+	bare := time.Since(begun).Seconds()
 	var out strings.Builder
 	out.WriteString("\n| job |")
 	for _, p := range peers {
-		fmt.Fprintf(&out, " %s, s (CPU s) |", p.name)
+		fmt.Fprintf(&out, " %s |", p.name)
 	}
-	out.WriteString(" best peer / Coffer |\n|---|" + strings.Repeat("---|", len(peers)+1) + "\n")
+	out.WriteString(" best peer / Coffer | CPU |\n|---|" + strings.Repeat("---|", len(peers)+2) + "\n")
 	for _, job := range order {
 		fmt.Fprintf(&out, "| %s |", job)
-		best := 0.0
+		var wall, cpu float64 // of the fastest peer
 		for _, p := range peers {
 			f, ok := figures[job][p.name]
 			if !ok {
 				out.WriteString(" cannot |")
 				continue
 			}
-			fmt.Fprintf(&out, " %.2f (%.2f) |", f.wall, f.cpu)
-			if p.name != peers[0].name && (best == 0 || f.wall < best) {
-				best = f.wall
+			fmt.Fprintf(&out, " %.2f (%.2f, %.0f) |", f.wall, f.cpu, f.mib)
+			if p.name != peers[0].name && (wall == 0 || f.wall < wall) {
+				wall, cpu = f.wall, f.cpu
 			}
 		}
-		fmt.Fprintf(&out, " %.1f |\n", best/figures[job][peers[0].name].wall)
+		own := figures[job][peers[0].name]
+		fmt.Fprintf(&out, " %.1f | %.1f |\n", wall/own.wall, cpu/own.cpu)
 	}
+	fmt.Fprintf(&out, "\nThe bare SDK uploads 1 GiB in %.2f s.\n", bare)
 	t.Log(out.String())
 }
 
@@ -155,11 +171,10 @@ func (r *peerRun) stop() {
 	_ = r.cmd.Wait() // its exit code says nothing here
 }
 
-func (r *peerRun) cpu() float64 {
-	return (&mount{t: r.t, cmd: r.cmd}).cpu()
-}
+func (r *peerRun) cpu() float64  { return (&mount{t: r.t, cmd: r.cmd}).cpu() }
+func (r *peerRun) peak() float64 { return (&mount{t: r.t, cmd: r.cmd}).peakRSS() }
 
-const peerFiles = 1000
+const peerFiles = 10_000
 
 // peerJobs are done in this order; each finds what those before have left, and
 // a mount that has seen nothing of it.
@@ -180,38 +195,49 @@ var peerJobs = []struct {
 		out, err := exec.Command("cp", filepath.Join(d, "big"), filepath.Join(d, "big2")).CombinedOutput()
 		return errors.Join(err, textError(out))
 	}, has("d/big2", gib+1<<20)},
-	{"write 1,000 x 4 KiB, fsync, 4 writers", func(_ *peerRun, d string) error {
-		os.Mkdir(filepath.Join(d, "many"), 0o755)
-		return eachFile(func(i int) error { return writeFile(many(d, i), 4<<10, true) })
-	}, has("d/many/f999", 4<<10)},
-	{"ls -l of them", func(_ *peerRun, d string) error {
+	{"write 10,000 x 4 KiB, fsync, 1 writer", func(_ *peerRun, d string) error {
+		return eachFile(d, "alone", 1, func(name string) error { return writeFile(name, 4<<10, true) })
+	}, has("d/alone/f9999", 4<<10)},
+	{"write 10,000 x 4 KiB, fsync, 8 writers", func(_ *peerRun, d string) error {
+		return eachFile(d, "many", 8, func(name string) error { return writeFile(name, 4<<10, true) })
+	}, has("d/many/f9999", 4<<10)},
+	{"write 10,000 x 100 KiB, fsync, 1 writer", func(_ *peerRun, d string) error {
+		return eachFile(d, "mediumalone", 1, func(name string) error { return writeFile(name, 100<<10, true) })
+	}, has("d/mediumalone/f9999", 100<<10)},
+	{"write 10,000 x 100 KiB, fsync, 8 writers", func(_ *peerRun, d string) error {
+		return eachFile(d, "medium", 8, func(name string) error { return writeFile(name, 100<<10, true) })
+	}, has("d/medium/f9999", 100<<10)},
+	{"ls -l of 10,000", func(_ *peerRun, d string) error {
 		out, err := exec.Command("ls", "-l", filepath.Join(d, "many")).CombinedOutput()
 		if n := strings.Count(string(out), "\n"); err == nil && n != peerFiles+1 {
 			err = fmt.Errorf("%d lines", n)
 		}
 		return err
 	}, nil},
-	{"read them, 4 readers", func(_ *peerRun, d string) error {
-		return eachFile(func(i int) error { return readFile(many(d, i), 4<<10) })
+	{"read 10,000 x 4 KiB, 8 readers", func(_ *peerRun, d string) error {
+		return eachFile(d, "many", 8, func(name string) error { return readFile(name, 4<<10) })
 	}, nil},
-	{"rename their directory", func(_ *peerRun, d string) error {
+	{"rename a directory of 10,000", func(_ *peerRun, d string) error {
 		return os.Rename(filepath.Join(d, "many"), filepath.Join(d, "moved"))
-	}, has("d/moved/f999", 4<<10)},
-	{"rm -r of them", func(_ *peerRun, d string) error {
-		dir := filepath.Join(d, "moved")
-		if _, err := os.Stat(dir); err != nil {
-			dir = filepath.Join(d, "many")
-		}
-		out, err := exec.Command("rm", "-r", dir).CombinedOutput()
-		return errors.Join(err, textError(out))
+	}, has("d/moved/f9999", 4<<10)},
+	{"rm -r of 10,000", func(_ *peerRun, d string) error { return runIn(d, "rm", "-r", "alone") }, nil},
+	{"untar the Go sources", func(r *peerRun, d string) error {
+		return runIn(d, "sh", "-c", "tar -C '"+filepath.Dir(goSources(r.t))+"' -cf - src | tar -xf -")
 	}, nil},
+	{"rm -r of them", func(_ *peerRun, d string) error { return runIn(d, "rm", "-r", "src") }, nil},
 }
 
-func many(d string, i int) string { return filepath.Join(d, "many", "f"+strconv.Itoa(i)) }
+// runIn runs a program in d, which must have nothing to say.
+func runIn(d, name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = d
+	out, err := cmd.CombinedOutput()
+	return errors.Join(err, textError(out))
+}
 
 func textError(out []byte) error {
 	if len(out) > 0 {
-		return errors.New(string(out))
+		return fmt.Errorf("%.300s", out)
 	}
 	return nil
 }
@@ -274,17 +300,62 @@ func change(name string, flags int, n int, off int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// eachFile does the work for all small files, by four workers.
-func eachFile(work func(i int) error) error {
+// eachFile does the work for all small files of a directory, which is made, by
+// some workers.
+func eachFile(d, dir string, workers int, work func(name string) error) error {
+	dir = filepath.Join(d, dir)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
 	var wg sync.WaitGroup
-	errs := make([]error, 4)
+	errs := make([]error, workers)
 	for w := range errs {
 		wg.Go(func() {
 			for i := w; i < peerFiles && errs[w] == nil; i += len(errs) {
-				errs[w] = work(i)
+				errs[w] = work(filepath.Join(dir, "f"+strconv.Itoa(i)))
 			}
 		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// bareUpload sends n bytes by the SDK, in parts of 8 MiB, four at a time, as
+// many as Coffer does and each summed by CRC32 as there.
+func bareUpload(env []string, bucket, key string, n int64) error {
+	const part, workers = 8 << 20, 4
+	ctx := context.Background()
+	c := s3.New(s3.Options{
+		Region: "us-east-1", BaseEndpoint: aws.String(envOf(env, "AWS_ENDPOINT_URL")), UsePathStyle: true,
+		Credentials:                credentials.NewStaticCredentialsProvider(envOf(env, "AWS_ACCESS_KEY_ID"), envOf(env, "AWS_SECRET_ACCESS_KEY"), ""),
+		APIOptions:                 []func(*middleware.Stack) error{v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware},
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+	})
+	u, err := c.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &bucket, Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
+	if err != nil {
+		return err
+	}
+	p := bytes.Repeat(pattern(), part>>20)
+	done := make([]types.CompletedPart, n/part)
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(done) && errs[w] == nil; i += workers {
+				sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(p)))
+				out, err := c.UploadPart(ctx, &s3.UploadPartInput{Bucket: &bucket, Key: &key, UploadId: u.UploadId, PartNumber: aws.Int32(int32(i + 1)),
+					Body: bytes.NewReader(p), ChecksumCRC32: &sum})
+				if errs[w] = err; err == nil {
+					done[i] = types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: out.ETag, ChecksumCRC32: &sum}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	_, err = c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: u.UploadId,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: done}})
+	return err
 }

@@ -35,10 +35,9 @@ func TestSemanticsPageNamesRealTests(t *testing.T) {
 			}
 		}
 	}
-	promises, _, _ := strings.Cut(string(page), "## What is not here yet")
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`")
 	count := 0
-	for line := range strings.Lines(promises) {
+	for line := range strings.Lines(string(page)) {
 		if !strings.HasPrefix(line, "- ") {
 			continue
 		}

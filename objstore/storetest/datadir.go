@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -13,14 +14,15 @@ const dataDirPrefix = "coffer-test-"
 // DataDir returns a new directory for a server's data that is removed when the
 // test ends. It lies on /dev/shm where there is one, because a server that
 // syncs every object to a disk makes a test run several times slower, and in
-// the system's temporary directory otherwise.
+// the system's temporary directory otherwise; or in COFFER_DATA_DIR, for data
+// that does not fit into memory.
 //
 // Memory that a killed test run left behind would be lost until the next
 // boot, so every call first removes the directories of runs that have died:
 // a living one holds a lock on its directory.
 func DataDir(t testing.TB) string {
 	t.Helper()
-	root := "/dev/shm"
+	root := cmp.Or(os.Getenv("COFFER_DATA_DIR"), "/dev/shm")
 	if st, err := os.Stat(root); err != nil || !st.IsDir() || syscall.Access(root, 2 /* W_OK */) != nil {
 		root = os.TempDir()
 	}

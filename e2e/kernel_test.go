@@ -33,7 +33,8 @@ func TestKernelCapabilities(t *testing.T) {
 			t.Errorf("%s is not settled: %s", has, init)
 		}
 	}
-	// Kernel write-back would hold dirty pages that no commit knows of;
+	// Kernel write-back would hold dirty pages that no commit knows of, see
+	// BENCH.md;
 	// automatic invalidation would drop pages whenever a time changes.
 	for _, not := range []string{"WRITEBACK_CACHE", "READDIRPLUS", "AUTO_INVAL_DATA", "SPLICE_WRITE", "POSIX_LOCKS", "OVER_IO_URING"} {
 		if strings.Contains(init, not) {

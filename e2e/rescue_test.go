@@ -381,3 +381,26 @@ func TestRescueKeyFile(t *testing.T) {
 	}
 	want(t, m.path("bucket", "f"), "data")
 }
+
+// TestRescueAfterRun: a job's end does not wait for anybody to decide.
+func TestRescueAfterRun(t *testing.T) {
+	s := startEmulator(t, "aws")
+	env := append(baseEnv(t), s.Env()...)
+	if code, _, errs := coffers(t, env, "mb", "s3://bucket"); code != 0 {
+		t.Fatal(errs)
+	}
+	refuse(s)
+	for mode, says := range map[string]string{"file": "kept, not stored: coffer rescue commit /", "mount": "bucket/f: only this mount has it"} {
+		begun := time.Now()
+		code, _, errs := coffers(t, env, "run", "--rescue", mode, "s3://bucket", "--", "sh", "-c", `! cp /proc/version "$COFFER_MNT/f"`)
+		if !strings.Contains(errs, says) {
+			t.Errorf("--rescue %s: %s", mode, errs)
+		}
+		if want := map[string]int{"file": 0, "mount": 125}[mode]; code != want {
+			t.Errorf("--rescue %s: exit code %d, want %d: %s", mode, code, want, errs)
+		}
+		if took := time.Since(begun); took > 8*time.Second {
+			t.Errorf("--rescue %s: it took %v", mode, took)
+		}
+	}
+}

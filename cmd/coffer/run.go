@@ -200,13 +200,16 @@ func (a *app) umountAfter(dir string) error {
 	// No signal cuts this short: it is what keeps the data.
 	ctx := context.Background()
 	var unflushed []string
+	discard := false
 	err := errInUse
 	deadline := time.Now().Add(busyPatience)
 	for pause := 50 * time.Millisecond; err != nil && time.Now().Before(deadline); pause = min(2*pause, time.Second) {
 		var texts []string
-		texts, err = a.umount(ctx, dir, false, false)
+		texts, err = a.umount(ctx, dir, false, discard)
 		unflushed = union(unflushed, texts)
 		switch {
+		case errors.Is(err, errUnflushed):
+			discard = true // nobody is left who could decide otherwise
 		case errors.Is(err, errNotMounted):
 			// The command has unmounted it itself.
 			err = nil
@@ -218,7 +221,7 @@ func (a *app) umountAfter(dir string) error {
 	}
 	if err != nil {
 		var texts []string
-		if texts, err = a.umount(ctx, dir, true, false); err == nil {
+		if texts, err = a.umount(ctx, dir, true, discard); err == nil {
 			err = fmt.Errorf("%s was still in use %v after the command had ended and was detached: what is written there from now on may be lost", dir, busyPatience)
 		}
 		unflushed = union(unflushed, texts)

@@ -115,7 +115,7 @@ func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflu
 	case reply.Busy:
 		return reply.Unflushed, fmt.Errorf("umount %s: in use: a program has files open or its working directory there (fuser -vm %s lists them; --lazy detaches)", dir, dir)
 	case !reply.Done && len(reply.Unflushed) > 0:
-		return reply.Unflushed, fmt.Errorf("umount %s: the data of %d files is not in the store; it stays mounted (--discard unmounts and loses them)", dir, len(reply.Unflushed))
+		return reply.Unflushed, fmt.Errorf("umount %s: %w (%d files; --discard unmounts and loses it)", dir, errUnflushed, len(reply.Unflushed))
 	case !reply.Done:
 		return nil, fmt.Errorf("umount %s: %s", dir, reply.Error)
 	}
@@ -128,6 +128,9 @@ func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflu
 	}
 	return reply.Unflushed, nil
 }
+
+// errUnflushed tells that a mount goes on for the sake of data that it has.
+var errUnflushed = errors.New("data is not in the store; it stays mounted")
 
 // errNotMounted tells that there was nothing to unmount.
 var errNotMounted = errors.New("nothing is mounted there")

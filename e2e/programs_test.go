@@ -14,7 +14,7 @@ import (
 // the emulator and on a store that keeps objects as files. What they have made
 // is looked at again after a remount.
 func TestPrograms(t *testing.T) {
-	for _, tool := range []string{"git", "rsync", "sqlite3", "make", "gcc", "tar"} {
+	for _, tool := range []string{"git", "rsync", "sqlite3", "make", "gcc", "tar", "/usr/bin/python3"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			storetest.Missing(t, "%v: make test installs it", err)
 		}
@@ -74,10 +74,66 @@ func TestPrograms(t *testing.T) {
 				dd if=odd of=backwards bs=4k seek=500 count=10 status=none && dd if=odd of=backwards bs=4k seek=10 count=10 conv=notrunc status=none
 				truncate -s 20M sparse && printf x | dd of=sparse bs=1 seek=10000000 conv=notrunc status=none
 				cp --sparse=always sparse "$TMP/sparse" && cmp sparse "$TMP/sparse" && cp --sparse=always "$TMP/sparse" sparse2 && cmp sparse sparse2`)
+			script(t, d, "HDF5", `/usr/bin/python3 - <<'END'
+import h5py, numpy as np
+with h5py.File("data.h5", "w") as f:
+    f["plain"] = np.arange(2_000_000)
+    f.create_dataset("grown", (0, 1000), maxshape=(None, 1000), chunks=(10, 1000), compression="gzip", dtype="f8")
+for step in range(3):
+    with h5py.File("data.h5", "r+") as f:
+        f["plain"][step * 500_000:step * 500_000 + 1000] = -1 - step
+        f["grown"].resize(100 * (step + 1), axis=0)
+        f["grown"][100 * step:] = step
+        f.attrs["step"] = step
+END
+			h5=$(cat <<'END'
+import h5py, numpy as np
+want = np.arange(2_000_000)
+for step in range(3):
+    want[step * 500_000:step * 500_000 + 1000] = -1 - step
+with h5py.File("data.h5", "r") as f:
+    assert (f["plain"][:] == want).all() and f["grown"].shape == (300, 1000) and f.attrs["step"] == 2
+    assert (f["grown"][:] == np.repeat(np.arange(3.0), 100)[:, None]).all()
+END
+			)
+			echo "$h5" > check.py && /usr/bin/python3 check.py`)
+			script(t, d, "Python", `/usr/bin/python3 - <<'END'
+import dbm.dumb, mmap, os, pickle, shutil, tempfile, zipfile
+with zipfile.ZipFile("z.zip", "w") as z:
+    z.writestr("one", "1" * 100_000)
+with zipfile.ZipFile("z.zip", "a") as z:
+    z.writestr("two", os.urandom(200_000))
+with zipfile.ZipFile("z.zip") as z:
+    assert z.testzip() is None and z.namelist() == ["one", "two"]
+with dbm.dumb.open("db", "c") as d:
+    for i in range(300):
+        d[str(i)] = str(i) * 10
+with dbm.dumb.open("db") as d:
+    assert len(d) == 300 and d["299"] == b"299" * 10
+with open("mapped", "w+b") as f:
+    f.truncate(1 << 20)
+    with mmap.mmap(f.fileno(), 0) as m:
+        m[5000:5005] = b"hello"
+        m.flush()
+        m[-5:] = b"there"
+assert open("mapped", "rb").read() == bytes(5000) + b"hello" + bytes((1 << 20) - 5010) + b"there"
+with tempfile.TemporaryFile(dir=".") as f:
+    pickle.dump(list(range(100_000)), f)
+    f.seek(0)
+    assert pickle.load(f)[-1] == 99_999
+with tempfile.TemporaryDirectory(dir=".") as t:
+    shutil.copytree(os.environ["SRC"], t + "/tree")
+    shutil.move(t + "/tree", t + "/moved")
+with open("text", "a+") as f:
+    f.write("end\n")
+    f.seek(0)
+    assert f.read().endswith("end\n")
+END`)
 
 			m.stop()
 			m.start(args...)
 			script(t, d, "after a remount", `
+				/usr/bin/python3 check.py
 				git -C repo fsck --strict 2>&1 && test -z "$(git -C repo status --porcelain)" && git -C origin.git fsck 2>&1
 				git clone -q origin.git again && test "$(git -C again rev-parse HEAD)" = "$(git -C repo rev-parse HEAD)"
 				test "$(sqlite3 db 'pragma integrity_check')" = ok

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"strings"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -272,5 +272,30 @@ func TestFullScratchLosesNothingUnsaid(t *testing.T) {
 	}
 	if _, err := g.ReadAt(got[:3], 0); err != nil || string(got[:3]) != "old" {
 		t.Errorf("what was there before: %q, %v", got[:3], err)
+	}
+}
+
+// TestRemovedElsewhere: an open file that somebody else removes is stale, as one
+// that somebody else replaces.
+func TestRemovedElsewhere(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	p := m.path("bucket", "f")
+	write(t, p, "0123456789")
+	m.stop() // nothing of it is cached
+	m.start()
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	g, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	must(t, other.c.RemoveObject(t.Context(), "bucket", "f", minio.RemoveObjectOptions{}))
+	_, err = f.Read(make([]byte, 1))
+	wantErrno(t, "read", err, syscall.ESTALE)
+	_, err = f.WriteAt([]byte("X"), 5)
+	must(t, err)
+	wantErrno(t, "close of a part", f.Close(), syscall.ESTALE)
+	wantErrno(t, "close of what had a part in it", g.Close(), syscall.ESTALE)
+	if keys := other.keys(t, "bucket"); len(keys) != 0 {
+		t.Errorf("the bucket has %v", keys)
 	}
 }

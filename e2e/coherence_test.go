@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"golang.org/x/sys/unix"
 
 	"coffer/objstore/emulator"
 )
@@ -298,4 +299,22 @@ func TestRemovedElsewhere(t *testing.T) {
 	if keys := other.keys(t, "bucket"); len(keys) != 0 {
 		t.Errorf("the bucket has %v", keys)
 	}
+}
+
+// TestStaleFileIsNotChanged: once the mount knows that there is another version
+// every change of the old one is refused, not only its commit.
+func TestStaleFileIsNotChanged(t *testing.T) {
+	m, _ := bucketMount(t, "--metadata-ttl", "0s")
+	p := m.path("bucket", "f")
+	write(t, p, "0123456789")
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	client(t, m.env).put(t, "bucket", "f", "theirs")
+	want(t, p, "theirs")
+	_, err = f.Write([]byte("ours"))
+	wantErrno(t, "write", err, syscall.ESTALE)
+	wantErrno(t, "ftruncate", f.Truncate(3), syscall.ESTALE)
+	wantErrno(t, "fallocate", unix.Fallocate(int(f.Fd()), 0, 0, 100), syscall.ESTALE)
+	must(t, f.Close())
+	want(t, p, "theirs")
 }

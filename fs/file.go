@@ -304,7 +304,7 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 // Setattr implements gofuse.NodeSetattrer.
 func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	if h, ok := fh.(*handle); ok && in.Valid&fuse.FATTR_SIZE != 0 {
-		if err := n.failedSince(h.failures); err != nil {
+		if err := n.refuses(h.failures); err != nil {
 			return toErrno(err)
 		}
 		h.wrote.Store(true)

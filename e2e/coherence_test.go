@@ -318,3 +318,33 @@ func TestStaleFileIsNotChanged(t *testing.T) {
 	must(t, f.Close())
 	want(t, p, "theirs")
 }
+
+// TestUnlinkSparesOthersVersion: the object of a file that was unlinked and is
+// open is deleted later; by then the name may be somebody else's.
+func TestUnlinkSparesOthersVersion(t *testing.T) {
+	for _, what := range []string{"at the last close", "when the name is used again"} {
+		t.Run(what, func(t *testing.T) {
+			m, _ := bucketMount(t)
+			other := client(t, m.env)
+			p := m.path("bucket", "f")
+			write(t, p, "ours")
+			f, err := os.Open(p)
+			must(t, err)
+			defer f.Close()
+			must(t, os.Remove(p))
+			other.put(t, "bucket", "f", "theirs")
+			if what == "at the last close" {
+				must(t, f.Close())
+				for deadline := time.Now().Add(10 * time.Second); len(list(t, m.path("bucket"))) == 0 && time.Now().Before(deadline); {
+					time.Sleep(10 * time.Millisecond)
+				}
+				want(t, p, "theirs")
+			} else {
+				wantErrno(t, "a new file", os.WriteFile(p, []byte("new"), 0o644), syscall.EEXIST)
+			}
+			if got := other.get(t, "bucket", "f"); got != "theirs" {
+				t.Errorf("the store has %q", got)
+			}
+		})
+	}
+}

@@ -18,6 +18,8 @@ import (
 // is used again.
 type unlinkedName struct {
 	owner *file
+	// left is the version that is there to delete.
+	left objstore.ETag
 	// deleting is closed when the DELETE under way has ended, nil before.
 	deleting chan struct{}
 }
@@ -59,13 +61,16 @@ func (n *file) unlink(ctx context.Context, d *dir, nm string) error {
 		return err
 	}
 	defer n.turn.release()
+	n.mu.Lock()
+	left := n.obj.ETag
+	n.mu.Unlock()
 	// The name is hidden before it is known whether it has to be: a close that
 	// runs at the same time must find one or the other.
 	d.mu.Lock()
 	if d.unlinked == nil {
 		d.unlinked = map[string]*unlinkedName{}
 	}
-	d.unlinked[nm] = &unlinkedName{owner: n}
+	d.unlinked[nm] = &unlinkedName{owner: n, left: left}
 	d.mu.Unlock()
 	n.mu.Lock()
 	open, inStore := n.handles > 0, n.inStore
@@ -287,7 +292,7 @@ func (d *dir) deleteUnlinked(ctx context.Context, nm string, owner *file) error 
 				return ctx.Err()
 			}
 		}
-		err := d.deleteKeys(ctx, d.prefix()+nm)
+		err := d.deleteVersion(ctx, d.prefix()+nm, u.left)
 		d.mu.Lock()
 		close(u.deleting)
 		u.deleting = nil
@@ -297,6 +302,20 @@ func (d *dir) deleteUnlinked(ctx context.Context, nm string, owner *file) error 
 		d.mu.Unlock()
 		return err
 	}
+}
+
+// deleteVersion removes an object that was left for a while, unless somebody
+// else has stored or removed it meanwhile. There is no condition for that which
+// all stores honour.
+func (d *dir) deleteVersion(ctx context.Context, key string, left objstore.ETag) error {
+	_, err := d.bucket.Head(ctx, objstore.Ref{Key: key, ETag: left})
+	switch {
+	case err == nil:
+		return d.deleteKeys(ctx, key)
+	case objstore.KindOf(err) == objstore.Stale, objstore.KindOf(err) == objstore.NotExist:
+		return nil
+	}
+	return err
 }
 
 // clearAllUnlinked deletes the objects of all names that are unlinked and

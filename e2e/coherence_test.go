@@ -348,3 +348,20 @@ func TestUnlinkSparesOthersVersion(t *testing.T) {
 		})
 	}
 }
+
+// TestFailedCreateIsNotOthersFile: who could not create a file does not find
+// that of the winner under the same descriptor.
+func TestFailedCreateIsNotOthersFile(t *testing.T) {
+	m, _ := bucketMount(t, "--metadata-ttl", "0s")
+	p := m.path("bucket", "f")
+	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString("ours")
+	must(t, err)
+	client(t, m.env).put(t, "bucket", "f", "theirs")
+	wantErrno(t, "fsync", f.Sync(), syscall.EEXIST)
+	want(t, p, "theirs")
+	_, err = f.ReadAt(make([]byte, 10), 0)
+	wantErrno(t, "read", err, syscall.ESTALE)
+}

@@ -138,7 +138,8 @@ func (n *file) learnLocked(f finding) (changed bool) {
 	if n.local || n.metaDirty || n.gone || n.stale || n.inStore && at.Before(n.checked) {
 		return false
 	}
-	if n.inStore && n.obj.ETag != o.ETag {
+	// Nor is what somebody else made the file of those who could not make theirs.
+	if n.inStore && n.obj.ETag != o.ETag || !n.inStore && n.handles > 0 {
 		changed = true
 		n.cached = ""
 		if n.handles > 0 {

@@ -384,6 +384,9 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 // openHandle returns a handle that may do what flags ask for; O_TRUNC has
 // emptied the file.
 func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
+	if flags&syscall.O_TRUNC != 0 {
+		flags |= syscall.O_WRONLY // POSIX leaves O_RDONLY with it open; Linux truncates
+	}
 	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
 		return n.newHandle(ctx, flags), nil
 	}

@@ -221,6 +221,10 @@ func (r *Reader) fill(ctx context.Context, blocks []*Block) (err error) {
 		rng = objstore.Range{}
 	}
 	body, obj, err := r.src.Get(ctx, r.ref, objstore.GetOptions{Range: rng})
+	if objstore.KindOf(err) == objstore.NotExist {
+		// The version was there when the reader was opened.
+		return &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.Stale, Err: err}
+	}
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (r *Reader) Ref() objstore.Ref { return r.ref }
 // span. ctx ends the wait of this call and nothing else: a fetch that others
 // share goes on.
 //
-// Errors: kind Stale when the store has another version by now, Integrity when
+// Errors: kind Stale when the store has another version by now or none, Integrity when
 // its answer contradicts the version's length or ETag, and from the read on
 // that completes the object when its checksum is another; TooLarge when n exceeds
 // [Cache.MaxRead], Canceled after Close or with ctx, and what the Getter says.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"golang.org/x/sys/unix"
 
 	"coffer/objstore/emulator"
 )
@@ -273,4 +274,94 @@ func TestFullScratchLosesNothingUnsaid(t *testing.T) {
 	if _, err := g.ReadAt(got[:3], 0); err != nil || string(got[:3]) != "old" {
 		t.Errorf("what was there before: %q, %v", got[:3], err)
 	}
+}
+
+// TestRemovedElsewhere: an open file that somebody else removes is stale, as one
+// that somebody else replaces.
+func TestRemovedElsewhere(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	p := m.path("bucket", "f")
+	write(t, p, "0123456789")
+	m.stop() // nothing of it is cached
+	m.start()
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	g, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	must(t, other.c.RemoveObject(t.Context(), "bucket", "f", minio.RemoveObjectOptions{}))
+	_, err = f.Read(make([]byte, 1))
+	wantErrno(t, "read", err, syscall.ESTALE)
+	_, err = f.WriteAt([]byte("X"), 5)
+	must(t, err)
+	wantErrno(t, "close of a part", f.Close(), syscall.ESTALE)
+	wantErrno(t, "close of what had a part in it", g.Close(), syscall.ESTALE)
+	if keys := other.keys(t, "bucket"); len(keys) != 0 {
+		t.Errorf("the bucket has %v", keys)
+	}
+}
+
+// TestStaleFileIsNotChanged: once the mount knows that there is another version
+// every change of the old one is refused, not only its commit.
+func TestStaleFileIsNotChanged(t *testing.T) {
+	m, _ := bucketMount(t, "--metadata-ttl", "0s")
+	p := m.path("bucket", "f")
+	write(t, p, "0123456789")
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	client(t, m.env).put(t, "bucket", "f", "theirs")
+	want(t, p, "theirs")
+	_, err = f.Write([]byte("ours"))
+	wantErrno(t, "write", err, syscall.ESTALE)
+	wantErrno(t, "ftruncate", f.Truncate(3), syscall.ESTALE)
+	wantErrno(t, "fallocate", unix.Fallocate(int(f.Fd()), 0, 0, 100), syscall.ESTALE)
+	must(t, f.Close())
+	want(t, p, "theirs")
+}
+
+// TestUnlinkSparesOthersVersion: the object of a file that was unlinked and is
+// open is deleted later; by then the name may be somebody else's.
+func TestUnlinkSparesOthersVersion(t *testing.T) {
+	for _, what := range []string{"at the last close", "when the name is used again"} {
+		t.Run(what, func(t *testing.T) {
+			m, _ := bucketMount(t)
+			other := client(t, m.env)
+			p := m.path("bucket", "f")
+			write(t, p, "ours")
+			f, err := os.Open(p)
+			must(t, err)
+			defer f.Close()
+			must(t, os.Remove(p))
+			other.put(t, "bucket", "f", "theirs")
+			if what == "at the last close" {
+				must(t, f.Close())
+				for deadline := time.Now().Add(10 * time.Second); len(list(t, m.path("bucket"))) == 0 && time.Now().Before(deadline); {
+					time.Sleep(10 * time.Millisecond)
+				}
+				want(t, p, "theirs")
+			} else {
+				wantErrno(t, "a new file", os.WriteFile(p, []byte("new"), 0o644), syscall.EEXIST)
+			}
+			if got := other.get(t, "bucket", "f"); got != "theirs" {
+				t.Errorf("the store has %q", got)
+			}
+		})
+	}
+}
+
+// TestFailedCreateIsNotOthersFile: who could not create a file does not find
+// that of the winner under the same descriptor.
+func TestFailedCreateIsNotOthersFile(t *testing.T) {
+	m, _ := bucketMount(t, "--metadata-ttl", "0s")
+	p := m.path("bucket", "f")
+	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString("ours")
+	must(t, err)
+	client(t, m.env).put(t, "bucket", "f", "theirs")
+	wantErrno(t, "fsync", f.Sync(), syscall.EEXIST)
+	want(t, p, "theirs")
+	_, err = f.ReadAt(make([]byte, 10), 0)
+	wantErrno(t, "read", err, syscall.ESTALE)
 }

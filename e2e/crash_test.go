@@ -2,9 +2,13 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,113 +17,225 @@ import (
 	"coffer/objstore/emulator"
 )
 
-// TestCrash kills the daemon in the middle of everything that writes, at a
-// moment that the store's requests tell: when one has arrived that the emulator
-// is made to hold back. Afterwards every object is the old or the new one,
-// whole, and a mount over the dead one works.
+// objects are what a bucket holds, markers of directories left out.
+type objects map[string]string
+
+// String names the objects with the beginnings of their bytes.
+func (o objects) String() string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(o)) {
+		fmt.Fprintf(&b, "%s has %s\n", key, brief(o[key]))
+	}
+	return b.String()
+}
+
+// objects returns what "bucket" holds.
+func (i independent) objects(t testing.TB) objects {
+	t.Helper()
+	got := objects{}
+	for key := range i.keys(t, "bucket") {
+		if !strings.HasSuffix(key, "/") {
+			got[key] = i.get(t, "bucket", key)
+		}
+	}
+	return got
+}
+
+// anyOf accepts each of some states.
+func anyOf(states ...objects) func(objects) bool {
+	return func(got objects) bool {
+		return slices.ContainsFunc(states, func(o objects) bool { return maps.Equal(o, got) })
+	}
+}
+
+// crash is a moment at which the daemon dies, and what may be in the bucket then.
+type crash struct {
+	name   string
+	before objects
+	// verb and key choose the request at which it dies; with no verb it dies
+	// when do has returned, which leaves its files open.
+	verb, key string
+	do        func(t *testing.T, m *mount) error
+	want      func(objects) bool
+}
+
+// TestCrash kills the daemon in every state that a file can be in and in the
+// middle of everything that writes, at a moment that the store's requests tell:
+// when one has arrived that the emulator is made to hold back. Afterwards every
+// object is the old or the new one, whole; a mount over the dead one works, and
+// leaves alone what it cannot know to be dead: the uploads that were under way
+// are found and ended by "coffer check". Nothing readable stays on this machine.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	fresh := random(t, largeSize)
+	fresh, long := random(t, largeSize), random(t, 24<<20)
 	old := string(oldData)
-	type state struct{ there, moved string } // "" is absent
-	for _, tc := range []struct {
-		name string
-		verb string // the request at which the daemon dies
-		do   func(m *mount) error
-		want []state // any of them
-	}{
-		{"before anything", "", func(*mount) error { return nil }, []state{{old, ""}}},
-		{"overwrite", "PutObject", func(m *mount) error {
-			return os.WriteFile(m.path("bucket", "there"), fresh[:100_000], 0o644)
-		}, []state{{old, ""}, {string(fresh[:100_000]), ""}}},
-		{"upload begins", "CreateMultipartUpload", func(m *mount) error {
-			return os.WriteFile(m.path("bucket", "there"), fresh, 0o644)
-		}, []state{{old, ""}}},
-		{"part", "UploadPart", func(m *mount) error {
-			return os.WriteFile(m.path("bucket", "there"), fresh, 0o644)
-		}, []state{{old, ""}}},
-		{"complete", "CompleteMultipartUpload", func(m *mount) error {
-			return os.WriteFile(m.path("bucket", "there"), fresh, 0o644)
-		}, []state{{old, ""}, {string(fresh), ""}}},
-		{"truncate", "PutObject", func(m *mount) error {
-			return os.Truncate(m.path("bucket", "there"), 1000)
-		}, []state{{old, ""}, {old[:1000], ""}}},
-		{"change in the middle", "PutObject", func(m *mount) error {
+	changed := bytes.Clone(long)
+	copy(changed[12<<20:], "CHANGED")
+	dir := func(top string) objects {
+		o := objects{}
+		for i := range 5 {
+			o[fmt.Sprint(top, "/", i)] = fmt.Sprint("data ", i)
+		}
+		return o
+	}
+	// open leaves a file open that the daemon knows more of than the store.
+	open := func(writes func(f *os.File) error) func(*testing.T, *mount) error {
+		return func(t *testing.T, m *mount) error {
 			f, err := os.OpenFile(m.path("bucket", "there"), os.O_RDWR, 0)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if _, err := f.WriteAt([]byte("CHANGED"), 50_000); err != nil {
-				return err
-			}
-			return f.Sync()
-		}, []state{{old, ""}, {old[:50_000] + "CHANGED" + old[50_007:], ""}}},
-		{"rename, copy", "CopyObject", func(m *mount) error {
-			return os.Rename(m.path("bucket", "there"), m.path("bucket", "moved"))
-		}, []state{{old, ""}, {old, old}}},
-		{"rename, delete", "DeleteObject", func(m *mount) error {
-			return os.Rename(m.path("bucket", "there"), m.path("bucket", "moved"))
-		}, []state{{old, old}, {"", old}}},
-		{"remove", "DeleteObject", func(m *mount) error {
-			return os.Remove(m.path("bucket", "there"))
-		}, []state{{old, ""}, {"", ""}}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel() // most of the time is waiting
-			s := startEmulator(t, "aws")
-			other := client(t, s.Env())
-			other.makeBucket(t, "bucket")
-			other.put(t, "bucket", "there", old)
-			m := mountStore(t, s.Env())
-			must(t, os.WriteFile(m.path("bucket", "committed"), fresh[:5000], 0o644))
-			s.ResetRequests()
-			if tc.verb != "" {
-				// The request arrives, is held back, and then carried out
-				// although nobody waits for the answer any more.
-				for _, key := range []string{"there", "moved"} { // and no scratch object
-					s.Inject(emulator.Fault{Verb: tc.verb, KeyPattern: key, Delay: 2 * time.Second})
-				}
-			}
-			done := make(chan error, 1)
-			go func() { done <- tc.do(m) }()
-			time.Sleep(700 * time.Millisecond)
-			m.kill()
-			select {
-			case err := <-done:
-				if err == nil && tc.verb != "" {
-					t.Error("the program was told of a success that never came")
-				}
-			case <-time.After(10 * time.Second):
-				t.Fatal("the program still waits for a daemon that is dead")
-			}
-			time.Sleep(2 * time.Second) // what was held back is done by now
-			s.ClearFaults()
-			_, err := os.ReadDir(m.dir)
-			wantErrno(t, "readdir of a dead mount", err, syscall.ENOTCONN)
-
-			m.start() // over the dead mount
-			got := state{other.get(t, "bucket", "there"), other.get(t, "bucket", "moved")}
-			ok := false
-			for _, w := range tc.want {
-				ok = ok || got == w
-			}
-			if !ok {
-				t.Errorf("after the crash: %d bytes as there, %d as moved: neither the old nor the new state", len(got.there), len(got.moved))
-			}
-			for name, data := range map[string]string{"there": got.there, "moved": got.moved, "committed": string(fresh[:5000])} {
-				if data == "" {
-					absent(t, m.path("bucket", name))
-				} else {
-					want(t, m.path("bucket", name), data)
-				}
-			}
-			must(t, os.WriteFile(m.path("bucket", "afterwards"), []byte("works"), 0o644))
-			m.stop()
-			if out, err := m.run("check", "--uploads", "s3://bucket"); err != nil {
-				t.Errorf("check --uploads: %v\n%s", err, out)
-			}
+			must(t, err)
+			t.Cleanup(func() { f.Close() })
+			return writes(f)
+		}
+	}
+	overwrite := func(n int) func(*testing.T, *mount) error {
+		return func(_ *testing.T, m *mount) error {
+			return os.WriteFile(m.path("bucket", "there"), fresh[:n], 0o644)
+		}
+	}
+	change := func(off int64) func(*testing.T, *mount) error {
+		return open(func(f *os.File) error {
+			_, err := f.WriteAt([]byte("CHANGED"), off)
+			return errors.Join(err, f.Sync())
 		})
+	}
+	rename := func(from, to string) func(*testing.T, *mount) error {
+		return func(_ *testing.T, m *mount) error {
+			return os.Rename(m.path("bucket", from), m.path("bucket", to))
+		}
+	}
+	was := objects{"there": old}
+	scratch := t.TempDir()
+	t.Run("states", func(t *testing.T) {
+		for _, tc := range []crash{
+			{"clean", was, "", "", open(func(*os.File) error { return nil }), anyOf(was)},
+			{"buffered", was, "", "", open(func(f *os.File) error {
+				return errors.Join(f.Truncate(0), second(f.Write(fresh[:100_000])))
+			}), anyOf(was)},
+			{"streaming", was, "", "", open(func(f *os.File) error {
+				return errors.Join(f.Truncate(0), second(f.Write(fresh)))
+			}), anyOf(was)},
+			{"staged", was, "", "", open(func(f *os.File) error {
+				return second(f.WriteAt(fresh[:3<<20], 50_000))
+			}), anyOf(was)},
+			{"unlinked", was, "", "", func(t *testing.T, m *mount) error {
+				return errors.Join(open(func(*os.File) error { return nil })(t, m), os.Remove(m.path("bucket", "there")))
+			}, anyOf(was)},
+			{"put", was, "PutObject", "there", overwrite(100_000), anyOf(was, objects{"there": string(fresh[:100_000])})},
+			{"upload begins", was, "CreateMultipartUpload", "there", overwrite(largeSize), anyOf(was)},
+			{"part", was, "UploadPart", "there", overwrite(largeSize), anyOf(was)},
+			{"complete", was, "CompleteMultipartUpload", "there", overwrite(largeSize), anyOf(was, objects{"there": string(fresh)})},
+			{"truncate", was, "PutObject", "there", func(_ *testing.T, m *mount) error {
+				return os.Truncate(m.path("bucket", "there"), 1000)
+			}, anyOf(was, objects{"there": old[:1000]})},
+			{"change in the middle", was, "PutObject", "there", change(50_000),
+				anyOf(was, objects{"there": old[:50_000] + "CHANGED" + old[50_007:]})},
+			{"copy of a part", objects{"there": string(long)}, "UploadPartCopy", "there", change(12 << 20), anyOf(objects{"there": string(long)})},
+			{"complete of a changed part", objects{"there": string(long)}, "CompleteMultipartUpload", "there", change(12 << 20),
+				anyOf(objects{"there": string(long)}, objects{"there": string(changed)})},
+			{"rename, copy", was, "CopyObject", "moved", rename("there", "moved"), anyOf(was, objects{"there": old, "moved": old})},
+			{"rename, delete", was, "DeleteObject", "there", rename("there", "moved"),
+				anyOf(objects{"there": old, "moved": old}, objects{"moved": old})},
+			{"rename of a directory, copy", dir("dir"), "CopyObject", "to/3", rename("dir", "to"), func(got objects) bool {
+				return holds(got, dir("dir")) && isPart(got, dir("dir"), dir("to"))
+			}},
+			{"rename of a directory, delete", dir("dir"), "DeleteObjects", "", rename("dir", "to"), func(got objects) bool {
+				return holds(got, dir("to")) && isPart(got, dir("dir"), dir("to"))
+			}},
+			{"remove", was, "DeleteObject", "there", func(_ *testing.T, m *mount) error {
+				return os.Remove(m.path("bucket", "there"))
+			}, anyOf(was, objects{})},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel() // most of the time is waiting
+				tc.run(t, filepath.Join(scratch, strings.ReplaceAll(tc.name, " ", "-")))
+			})
+		}
+	})
+	w := &windows{}
+	w.add(fresh, nil)
+	w.add(long, nil)
+	w.wantNone(t, "the scratch directories", scratch)
+}
+
+// second drops the first of two results.
+func second[T any](_ T, err error) error { return err }
+
+// holds reports whether all of want is in got.
+func holds(got, want objects) bool { return isPart(want, got) }
+
+// isPart reports whether all of o is in some of the others.
+func isPart(o objects, others ...objects) bool {
+	for key, data := range o {
+		if !slices.ContainsFunc(others, func(e objects) bool { return e[key] == data }) {
+			return false
+		}
+	}
+	return true
+}
+
+func (tc crash) run(t *testing.T, scratch string) {
+	s := startEmulator(t, "aws")
+	other := client(t, s.Env())
+	other.makeBucket(t, "bucket")
+	for key, data := range tc.before {
+		other.put(t, "bucket", key, data)
+	}
+	must(t, os.Mkdir(scratch, 0o700))
+	m := mountStore(t, s.Env(), "--scratch-dir", scratch)
+	write(t, m.path("bucket", "committed"), "committed")
+	s.ResetRequests()
+	if tc.verb == "" {
+		must(t, tc.do(t, m))
+		m.kill()
+	} else {
+		// The request arrives, is held back, and then carried out although
+		// nobody waits for the answer any more.
+		s.Inject(emulator.Fault{Verb: tc.verb, KeyPattern: tc.key, Delay: 2 * time.Second})
+		done := make(chan error, 1)
+		go func() { done <- tc.do(t, m) }()
+		await(t, "the request", func() bool { return s.Strikes() > 0 })
+		m.kill()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Error("the program was told of a success that never came")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the program still waits for a daemon that is dead")
+		}
+		await(t, "the end of the request", func() bool { return count(s, tc.verb, "") > 0 })
+		s.ClearFaults()
+	}
+	_, err := os.ReadDir(m.dir)
+	wantErrno(t, "readdir of a dead mount", err, syscall.ENOTCONN)
+
+	m.start() // over the dead mount
+	got := other.objects(t)
+	delete(got, "committed")
+	if !tc.want(got) {
+		t.Errorf("after the crash neither the old nor a new state: %s", got)
+	}
+	for key, data := range got {
+		want(t, m.path("bucket", key), data)
+	}
+	want(t, m.path("bucket", "committed"), "committed")
+	write(t, m.path("bucket", "afterwards"), "works")
+	m.stop()
+	if out, err := m.run("check", "--uploads", "--abort-stale", "--older-than", "0s", "s3://bucket"); err != nil {
+		t.Errorf("check --uploads: %v\n%s", err, out)
+	}
+	for u := range other.c.ListIncompleteUploads(t.Context(), "bucket", "", true) {
+		t.Errorf("an upload is left: %s, %v", u.Key, u.Err)
+	}
+}
+
+// await waits for what will come; ten seconds of it are a failure.
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not come", what)
+		}
 	}
 }
 

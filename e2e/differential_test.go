@@ -28,17 +28,7 @@ import (
 // "make fuzz" draws others. COFFER_SEED chooses them, COFFER_OPS is how many,
 // and COFFER_CHECK looks at all open files after each.
 func TestLikeALocalFileSystem(t *testing.T) {
-	seed, ops := uint64(1), 1500
-	if v := os.Getenv("COFFER_SEED"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 64)
-		must(t, err)
-		seed = n
-	}
-	if v := os.Getenv("COFFER_OPS"); v != "" {
-		n, err := strconv.Atoi(v)
-		must(t, err)
-		ops = n
-	}
+	seed, ops := seedAndOps(t, 1500)
 	// In a process of its own: a page fault in this one stops its collector,
 	// and that would stop a server in here that has to answer it.
 	m := mountStore(t, emulatorProcess("aws")(t, filepath.Join(storetest.DataDir(t), "store")))
@@ -68,6 +58,23 @@ func TestLikeALocalFileSystem(t *testing.T) {
 	m.start()
 	d.sameTrees()
 	client(t, m.env).compareTree(t, "bucket", "top/", d.tops[1])
+}
+
+// seedAndOps are what chooses random operations, and how many of them there are.
+func seedAndOps(t *testing.T, ops int) (uint64, int) {
+	t.Helper()
+	seed := uint64(1)
+	if v := os.Getenv("COFFER_SEED"); v != "" {
+		n, err := strconv.ParseUint(v, 10, 64)
+		must(t, err)
+		seed = n
+	}
+	if v := os.Getenv("COFFER_OPS"); v != "" {
+		n, err := strconv.Atoi(v)
+		must(t, err)
+		ops = n
+	}
+	return seed, ops
 }
 
 // differential is a run: two places and what is open in both.

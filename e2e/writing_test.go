@@ -491,6 +491,18 @@ func TestExclusiveCreate(t *testing.T) {
 	}
 }
 
+// TestCreatedForReadingIsStored: flock(1) and others make a file that they do
+// not mean to write.
+func TestCreatedForReadingIsStored(t *testing.T) {
+	m, _ := bucketMount(t)
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDONLY|os.O_CREATE, 0o644)
+	must(t, err)
+	must(t, f.Close())
+	if keys := client(t, m.env).keys(t, "bucket"); len(keys) != 1 {
+		t.Errorf("after close the bucket has %v", keys)
+	}
+}
+
 func TestSeekHole(t *testing.T) {
 	m, _ := bucketMount(t)
 	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)

@@ -109,7 +109,7 @@ func (n *file) write(ctx context.Context, p []byte, off int64, failures int) err
 		return err
 	}
 	defer n.turn.release()
-	if err := n.failedSince(failures); err != nil {
+	if err := n.refuses(failures); err != nil {
 		return err
 	}
 	c := &n.content
@@ -317,7 +317,7 @@ func (n *file) truncate(ctx context.Context, size int64, h *handle) error {
 	}
 	defer n.turn.release()
 	if h != nil {
-		if err := n.failedSince(h.failures); err != nil {
+		if err := n.refuses(h.failures); err != nil {
 			return err
 		}
 	}
@@ -357,7 +357,7 @@ func (n *file) growTo(ctx context.Context, size int64, h *handle) error {
 		return err
 	}
 	defer n.turn.release()
-	if err := n.failedSince(h.failures); err != nil {
+	if err := n.refuses(h.failures); err != nil {
 		return err
 	}
 	if size <= n.currentSize() {

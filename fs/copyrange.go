@@ -54,7 +54,7 @@ func (n *file) appendFrom(ctx context.Context, src objstore.Ref, from, off, coun
 		return err
 	}
 	defer n.turn.release()
-	if err := n.failedSince(failures); err != nil {
+	if err := n.refuses(failures); err != nil {
 		return err
 	}
 	n.mu.Lock()

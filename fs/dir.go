@@ -164,8 +164,9 @@ func (d *dir) Create(ctx context.Context, nm string, flags uint32, mode uint32, 
 		return nil, nil, 0, errno
 	}
 	inode := d.newInode(ctx, nm, n, syscall.S_IFREG)
-	h := n.newHandle(ctx, flags)
-	h.wrote.Store(!claim) // an empty file is something to commit
+	// An empty file is something to commit, also for who may only read it.
+	h := n.newHandle(ctx, flags|syscall.O_WRONLY)
+	h.wrote.Store(!claim)
 	n.fillEntry(out)
 	return inode, h, 0, 0
 }

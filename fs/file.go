@@ -139,7 +139,8 @@ func (n *file) learnLocked(f finding) (changed bool) {
 	if n.local || n.metaDirty || n.gone || n.stale || n.inStore && at.Before(n.checked) {
 		return false
 	}
-	if n.inStore && n.obj.ETag != o.ETag {
+	// Nor is what somebody else made the file of those who could not make theirs.
+	if n.inStore && n.obj.ETag != o.ETag || !n.inStore && n.handles > 0 {
 		changed = true
 		n.cached = ""
 		if n.handles > 0 {
@@ -305,7 +306,7 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 // Setattr implements gofuse.NodeSetattrer.
 func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	if h, ok := fh.(*handle); ok && in.Valid&fuse.FATTR_SIZE != 0 {
-		if err := n.failedSince(h.failures); err != nil {
+		if err := n.refuses(h.failures); err != nil {
 			return toErrno(err)
 		}
 		h.wrote.Store(true)
@@ -384,6 +385,9 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 // openHandle returns a handle that may do what flags ask for; O_TRUNC has
 // emptied the file.
 func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
+	if flags&syscall.O_TRUNC != 0 {
+		flags |= syscall.O_WRONLY // POSIX leaves O_RDONLY with it open; Linux truncates
+	}
 	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
 		return n.newHandle(ctx, flags), nil
 	}

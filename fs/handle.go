@@ -142,11 +142,8 @@ func (r reply) Done() { r.Release() }
 // Write implements gofuse.FileWriter.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
 	n := h.file
-	if err := n.failedSince(h.failures); err != nil {
+	if err := n.refuses(h.failures); err != nil {
 		return 0, toErrno(err)
-	}
-	if n.isStale() {
-		return 0, syscall.ESTALE
 	}
 	h.wrote.Store(true)
 	dctx, leave, err := n.change(ctx)
@@ -223,6 +220,18 @@ func (n *file) failedSince(failures int) error {
 	return nil
 }
 
+// refuses returns why nothing is changed by a handle that was opened after so
+// many failures: there was another, or the file is somebody else's by now.
+func (n *file) refuses(failures int) error {
+	if err := n.failedSince(failures); err != nil {
+		return err
+	}
+	if n.isStale() {
+		return errStale
+	}
+	return nil
+}
+
 // Release implements gofuse.FileReleaser: the last close of all. Nobody hears
 // its errors, so they are logged, and kept for unmount to report.
 func (h *handle) Release(ctx context.Context) syscall.Errno {
@@ -250,7 +259,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	if mode&keepSize != 0 {
 		return 0
 	}
-	if err := h.file.failedSince(h.failures); err != nil {
+	if err := h.file.refuses(h.failures); err != nil {
 		return toErrno(err)
 	}
 	h.wrote.Store(true)

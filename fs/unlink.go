@@ -18,6 +18,8 @@ import (
 // when the name is used again; without an owner, with its batch.
 type unlinkedName struct {
 	owner *file
+	// left is the version that is there to delete, "" for any.
+	left objstore.ETag
 	// deleting is closed when the DELETE under way, or to come with a batch,
 	// has ended; nil before.
 	deleting chan struct{}
@@ -48,7 +50,7 @@ func (d *dir) Unlink(ctx context.Context, nm string) syscall.Errno {
 		n.awaitReleases()
 		later, err = n.unlink(dctx, d, nm)
 	} else if later = d.fsys.cfg.UnlinkBatched; later {
-		d.hide(nm, nil)
+		d.hide(nm, unlinkedName{})
 	} else {
 		err = d.deleteKeys(dctx, key)
 	}
@@ -71,9 +73,12 @@ func (n *file) unlink(ctx context.Context, d *dir, nm string) (later bool, err e
 		return false, err
 	}
 	defer n.turn.release()
+	n.mu.Lock()
+	left := n.obj.ETag
+	n.mu.Unlock()
 	// The name is hidden before it is known whether it has to be: a close that
 	// runs at the same time must find one or the other.
-	d.hide(nm, n)
+	d.hide(nm, unlinkedName{owner: n, left: left})
 	n.mu.Lock()
 	open, inStore := n.handles > 0, n.inStore
 	if open {
@@ -87,7 +92,7 @@ func (n *file) unlink(ctx context.Context, d *dir, nm string) (later bool, err e
 	}
 	later = inStore && d.fsys.cfg.UnlinkBatched
 	if later {
-		d.hide(nm, nil)
+		d.hide(nm, unlinkedName{})
 	} else {
 		defer d.forgetUnlinked(nm)
 	}
@@ -107,14 +112,14 @@ func (n *file) unlink(ctx context.Context, d *dir, nm string) (later bool, err e
 	return later, nil
 }
 
-// hide makes nm a name whose object is still to be deleted.
-func (d *dir) hide(nm string, owner *file) {
+// hide makes nm a name whose object is still to be deleted, as u says.
+func (d *dir) hide(nm string, u unlinkedName) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.unlinked == nil {
 		d.unlinked = map[string]*unlinkedName{}
 	}
-	d.unlinked[nm] = &unlinkedName{owner: owner}
+	d.unlinked[nm] = &u
 }
 
 // drop frees the local bytes of a file that lost its name; the caller has the
@@ -319,7 +324,7 @@ func (d *dir) deleteUnlinked(ctx context.Context, nm string, owner *file) error 
 				return ctx.Err()
 			}
 		}
-		err := d.deleteKeys(ctx, d.prefix()+nm)
+		err := d.deleteVersion(ctx, d.prefix()+nm, u.left)
 		d.mu.Lock()
 		close(u.deleting)
 		u.deleting = nil
@@ -329,6 +334,20 @@ func (d *dir) deleteUnlinked(ctx context.Context, nm string, owner *file) error 
 		d.mu.Unlock()
 		return err
 	}
+}
+
+// deleteVersion removes an object that was left for a while, unless somebody
+// else has stored or removed it meanwhile. There is no condition for that which
+// all stores honour.
+func (d *dir) deleteVersion(ctx context.Context, key string, left objstore.ETag) error {
+	_, err := d.bucket.Head(ctx, objstore.Ref{Key: key, ETag: left})
+	switch {
+	case err == nil:
+		return d.deleteKeys(ctx, key)
+	case objstore.KindOf(err) == objstore.Stale, objstore.KindOf(err) == objstore.NotExist:
+		return nil
+	}
+	return err
 }
 
 // clearAllUnlinked deletes the objects of all names that are unlinked and

@@ -142,8 +142,9 @@ func (r *rule) hit(verb, bucket, key string) bool {
 
 // faultRules is a set of rules in use. Safe for concurrent use.
 type faultRules struct {
-	mu    sync.Mutex
-	rules []*rule
+	mu      sync.Mutex
+	rules   []*rule
+	strikes int
 }
 
 func (fr *faultRules) add(faults []Fault) {
@@ -157,7 +158,13 @@ func (fr *faultRules) add(faults []Fault) {
 func (fr *faultRules) clear() {
 	fr.mu.Lock()
 	defer fr.mu.Unlock()
-	fr.rules = nil
+	fr.rules, fr.strikes = nil, 0
+}
+
+func (fr *faultRules) struck() int {
+	fr.mu.Lock()
+	defer fr.mu.Unlock()
+	return fr.strikes
 }
 
 // strike returns what happens to a request: the effects of all rules that hit
@@ -166,10 +173,12 @@ func (fr *faultRules) strike(verb, bucket, key string) Fault {
 	fr.mu.Lock()
 	defer fr.mu.Unlock()
 	var sum Fault
+	hit := false
 	for _, r := range fr.rules {
 		if !r.hit(verb, bucket, key) {
 			continue
 		}
+		hit = true
 		sum.Delay += r.Delay
 		if sum.Status == 0 && sum.Code == "" {
 			sum.Status, sum.Code = r.Status, r.Code
@@ -183,6 +192,9 @@ func (fr *faultRules) strike(verb, bucket, key string) Fault {
 		sum.ErrorIn200 = sum.ErrorIn200 || r.ErrorIn200
 		sum.HideSSE = sum.HideSSE || r.HideSSE
 		sum.DropSSE = sum.DropSSE || r.DropSSE
+	}
+	if hit {
+		fr.strikes++
 	}
 	return sum
 }

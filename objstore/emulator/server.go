@@ -219,6 +219,10 @@ func (s *Server) Inject(faults ...Fault) {
 // ClearFaults removes all fault rules.
 func (s *Server) ClearFaults() { s.faults.clear() }
 
+// Strikes returns how many requests fault rules have struck since the last
+// ClearFaults, those included that are still being delayed or stalled.
+func (s *Server) Strikes() int { return s.faults.struck() }
+
 // SetSkew puts the clock by which signatures are checked and the Date of
 // replies is written ahead of the real time, or behind when d is negative:
 // beyond 15 minutes requests are refused with RequestTimeTooSkewed.

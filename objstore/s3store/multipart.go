@@ -144,7 +144,7 @@ func (u *upload) copyPart(ctx context.Context, n int, src objstore.Ref, off, siz
 		})
 	})
 	switch {
-	case isPrecondition(err):
+	case isPrecondition(err), codeOf(err) == "NoSuchKey": // replaced, or removed
 		return uploadedPart{}, withKind(err, objstore.Stale)
 	case err != nil:
 		return uploadedPart{}, err

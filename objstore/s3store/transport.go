@@ -109,20 +109,25 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return sc.SyscallConn()
 }
 
-// httpClient is what the SDK sends requests through. It never follows a
+// httpClient is what requests are sent through. It never follows a
 // redirect: the signature would not fit the new address.
 type httpClient struct {
 	transport *http.Transport
 	patience  patience
 }
 
-// Do sends one request and ends it when no reply begins in time.
+// Do is exchange for the SDK.
 func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
+	return c.exchange(req.Context(), req)
+}
+
+// exchange sends one request and ends it when no reply begins in time.
+func (c *httpClient) exchange(ctx context.Context, req *http.Request) (*http.Response, error) {
 	wait := c.patience.read
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		wait = c.patience.write + time.Duration(req.ContentLength>>20)*time.Second
 	}
-	ctx, cancel := context.WithCancelCause(req.Context())
+	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(wait, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
 	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
 	if !timer.Stop() && err == nil {
@@ -136,7 +141,11 @@ func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = newCancelBody(ctx, cancel, resp.Body, 2*c.patience.body)
+	if resp.Body == http.NoBody {
+		cancel(nil)
+	} else {
+		resp.Body = &cancelBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, patient: 2 * c.patience.body}
+	}
 	return resp, nil
 }
 
@@ -148,20 +157,17 @@ type cancelBody struct {
 	io.ReadCloser
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	stall   *time.Timer
+	stall   *time.Timer // nil before the first Read
 	patient time.Duration
-}
-
-func newCancelBody(ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, patient time.Duration) *cancelBody {
-	b := &cancelBody{ReadCloser: body, ctx: ctx, cancel: cancel, patient: patient}
-	b.stall = time.AfterFunc(patient, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
-	b.stall.Stop()
-	return b
 }
 
 // Read is bounded by the patience for each call.
 func (b *cancelBody) Read(p []byte) (int, error) {
-	b.stall.Reset(b.patient)
+	if b.stall == nil {
+		b.stall = time.AfterFunc(b.patient, func() { b.cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
+	} else {
+		b.stall.Reset(b.patient)
+	}
 	n, err := b.ReadCloser.Read(p)
 	b.stall.Stop()
 	if cause := context.Cause(b.ctx); err != nil && err != io.EOF && errors.Is(cause, errNoReply) {
@@ -172,7 +178,9 @@ func (b *cancelBody) Read(p []byte) (int, error) {
 
 // Close ends the exchange.
 func (b *cancelBody) Close() error {
-	b.stall.Stop()
+	if b.stall != nil {
+		b.stall.Stop()
+	}
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
 	return err

@@ -187,22 +187,23 @@ func TestCopyOfWhatChanges(t *testing.T) {
 	if got := other.get(t, "bucket", "dst"); got != string(data) {
 		t.Errorf("the copy has %d bytes, want %d", len(got), len(data))
 	}
-	for what, change := range map[string]func(){
-		"removed":  func() { must(t, os.Remove(m.path("bucket", "src"))) },
-		"renamed":  func() { must(t, os.Rename(m.path("bucket", "src"), m.path("bucket", "elsewhere"))) },
-		"changed":  func() { write(t, m.path("bucket", "src"), "changed") },
-		"chmod":    func() { must(t, os.Chmod(m.path("bucket", "src"), 0o600)) },
-		"replaced": func() { other.put(t, "bucket", "src", "replaced") },
+	for what, change := range map[string]func(src string){
+		"removed":  func(src string) { must(t, os.Remove(m.path("bucket", src))) },
+		"renamed":  func(src string) { must(t, os.Rename(m.path("bucket", src), m.path("bucket", "elsewhere"))) },
+		"changed":  func(src string) { write(t, m.path("bucket", src), "changed") },
+		"chmod":    func(src string) { must(t, os.Chmod(m.path("bucket", src), 0o600)) },
+		"replaced": func(src string) { other.put(t, "bucket", src, "replaced") },
 	} {
 		t.Run(what, func(t *testing.T) {
-			must(t, os.WriteFile(m.path("bucket", "src"), data, 0o644))
-			in, err := os.Open(m.path("bucket", "src"))
+			src := "src-" + what
+			must(t, os.WriteFile(m.path("bucket", src), data, 0o644))
+			in, err := os.Open(m.path("bucket", src))
 			must(t, err)
 			out, err := os.Create(m.path("bucket", "dst"))
 			must(t, err)
 			copyRange(t, in, 0, out, 0, len(data))
 			must(t, in.Close())
-			change()
+			change(src)
 			must(t, out.Close())
 			if got := other.get(t, "bucket", "dst"); got != string(data) {
 				t.Errorf("the copy has %d bytes, want %d", len(got), len(data))

@@ -60,12 +60,14 @@ func encryptionOf(sse choice, kmsKeyID string, bucketKey bool) objstore.Encrypti
 	return objstore.Encryption{}
 }
 
-// openStore connects to the store of the settings.
-func openStore(ctx context.Context, cfg Config, probePrefix string, log *slog.Logger) (*s3store.Store, error) {
+// openStore connects to the store of the settings. With a journalDir it notes
+// the uploads under way there.
+func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, log *slog.Logger) (*s3store.Store, error) {
 	sc, err := storeConfig(cfg, probePrefix, log)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
+	sc.JournalDir = journalDir
 	if err := sc.Validate(); err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
@@ -125,7 +127,14 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	if plan.src.Prefix != "" {
 		prefix = plan.src.Prefix + "/"
 	}
-	store, err := openStore(ctx, cfg, prefix, log)
+	scratch := scratchDir(cfg.ScratchDir, env)
+	rescueDir := ""
+	if !cfg.ReadOnly {
+		if rescueDir, err = makeRescueDir(scratch); err != nil {
+			log.Warn("no directory for what this mount may have to leave behind", "err", err)
+		}
+	}
+	store, err := openStore(ctx, cfg, prefix, rescueDir, log)
 	if err != nil {
 		return st, err
 	}
@@ -133,7 +142,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	if err := checkAccess(ctx, store, plan.src); err != nil {
 		return st, err
 	}
-	scratch := scratchDir(cfg.ScratchDir, env)
+	st.closes = append(st.closes, background(store.EndDeadUploads))
 	held, err := cache.New(cache.Config{
 		MemoryBytes: int64(cfg.Memory), ScratchDir: scratch, StoreID: store.Identity(), Logger: log,
 	})
@@ -141,7 +150,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		return st, fmt.Errorf("cache: %w", err)
 	}
 	st.closes = append(st.closes, held)
-	rescue, err := rescueOf(cfg, scratch, log)
+	rescue, err := rescueOf(cfg, rescueDir, log)
 	if err != nil {
 		return st, err
 	}
@@ -162,12 +171,15 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 }
 
 // rescueOf returns where data is kept whose commit failed.
-func rescueOf(cfg Config, scratch string, log *slog.Logger) (r fs.Rescue, err error) {
+func rescueOf(cfg Config, dir string, log *slog.Logger) (r fs.Rescue, err error) {
 	switch cfg.Rescue.value {
 	case rescueOff:
 		return fs.Rescue{Off: true}, nil
 	case rescueMount:
 		return r, nil
+	}
+	if dir == "" {
+		return r, nil // nothing is written, or nothing can be kept there
 	}
 	if r.Key, err = rescueKey(cfg.RescueKeyFile); errors.Is(err, errNoKeyring) {
 		log.Info("data that cannot be stored will be kept by this mount only; --rescue-key-file lets it have files of its own", "err", err)
@@ -176,12 +188,28 @@ func rescueOf(cfg Config, scratch string, log *slog.Logger) (r fs.Rescue, err er
 	if err != nil {
 		return r, &exitError{exitUsage, err}
 	}
-	if r.Dir, err = makeRescueDir(scratch); err != nil {
-		log.Warn("data that cannot be stored will be kept by this mount only: no directory for it", "err", err)
-		return fs.Rescue{}, nil
-	}
+	r.Dir = dir
 	return r, nil
 }
+
+// background runs f beside everything else; closing it ends f.
+func background(f func(context.Context)) io.Closer {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	return closerFunc(func() error {
+		cancel()
+		<-done
+		return nil
+	})
+}
+
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }
 
 // Close releases the layers from top to bottom; the mount has ended before.
 func (s *stack) Close() error {

@@ -97,7 +97,7 @@ func (a *app) withStore(cfg Config, do func(context.Context, *s3store.Store) err
 		defer f.Close()
 		out = f
 	}
-	store, err := openStore(ctx, cfg, "", newLogger(out, cfg))
+	store, err := openStore(ctx, cfg, "", "", newLogger(out, cfg))
 	if err != nil {
 		return err
 	}

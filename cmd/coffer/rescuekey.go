@@ -5,9 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -130,18 +127,4 @@ func readKernelKey(serial int) ([]byte, error) {
 			return buf[:n], nil
 		}
 	}
-}
-
-// rescueDir names the directory for kept data below a scratch directory.
-func rescueDir(scratch string) string {
-	return filepath.Join(scratch, "coffer-rescue-"+strconv.Itoa(os.Getuid()))
-}
-
-// makeRescueDir makes it, if it is absent; see trustDir.
-func makeRescueDir(scratch string) (string, error) {
-	dir := rescueDir(scratch)
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
-	}
-	return dir, trustDir(dir, os.Getuid())
 }

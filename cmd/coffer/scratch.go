@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
 // scratchDir returns the setting, or the first directory that exists of those
@@ -19,4 +21,22 @@ func scratchDir(setting string, env environ) string {
 		}
 	}
 	return "/tmp"
+}
+
+// rescueDir names the directory, below a scratch directory, for what a mount may
+// leave behind: data that could not be stored, and notes of uploads under way.
+func rescueDir(scratch string) string {
+	return filepath.Join(scratch, "coffer-rescue-"+strconv.Itoa(os.Getuid()))
+}
+
+// makeRescueDir makes it, if it is absent; see trustDir.
+func makeRescueDir(scratch string) (string, error) {
+	dir := rescueDir(scratch)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	if err := trustDir(dir, os.Getuid()); err != nil {
+		return "", err
+	}
+	return dir, nil
 }

@@ -61,6 +61,10 @@ type Config struct {
 	// ProbePrefix is put before the names of scratch objects: "" or a prefix
 	// that ends in "/", such as the mounted one, where alone one may write.
 	ProbePrefix string
+	// JournalDir is a directory of this user for notes of uploads under way,
+	// by which [Store.EndDeadUploads] finds those of processes that were
+	// killed; "" takes none.
+	JournalDir string
 	// OperationTimeout bounds one operation with all its repetitions; 0 is
 	// 5 minutes. An upload gets a second more for each MiB.
 	OperationTimeout time.Duration

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"coffer/objstore"
 )
 
 // journal notes on this machine which uploads a process has begun and not ended:
@@ -129,6 +131,24 @@ func sweepJournals(ctx context.Context, dir, store string, log *slog.Logger, abo
 			log.Warn("uploads that a killed process has left may still be there", "journal", name, "err", err)
 		}
 	}
+}
+
+// EndDeadUploads aborts the uploads to this store that processes on this machine
+// have begun which live no more.
+func (s *Store) EndDeadUploads(ctx context.Context) {
+	if s.journal == nil {
+		return
+	}
+	sweepJournals(ctx, s.cfg.JournalDir, s.Identity(), s.log, func(ctx context.Context, bucket, key, id string) error {
+		err := s.AbortUpload(ctx, objstore.Upload{Bucket: bucket, Key: key, ID: id})
+		if errors.Is(err, objstore.NotExist) {
+			return nil // with its bucket
+		}
+		if err == nil {
+			s.log.Info("an upload that a killed process has left is ended", "bucket", bucket, "key", key)
+		}
+		return err
+	})
 }
 
 func sweepJournal(ctx context.Context, name, store string, abort func(ctx context.Context, bucket, key, id string) error) error {

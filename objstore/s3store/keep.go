@@ -56,7 +56,11 @@ func (w *writer) Token() ([]byte, error) {
 	for _, p := range u.parts {
 		k.Parts = append(k.Parts, keptPart{p.etag, p.crc, p.size})
 	}
-	return json.Marshal(k)
+	token, err := json.Marshal(k)
+	if err == nil {
+		w.b.s.journal.ended(u.id) // whoever has the token answers for it
+	}
+	return token, err
 }
 
 // Resume implements [objstore.Resumer].

@@ -86,6 +86,7 @@ func (b *bucket) beginUpload(ctx context.Context, key string, opts uploadOptions
 	if aws.ToString(out.UploadId) == "" {
 		return nil, newError("put", b.name+"/"+key, objstore.Integrity, "the reply to CreateMultipartUpload names no upload")
 	}
+	b.s.journal.begun(b.s.Identity(), b.name, key, *out.UploadId)
 	return &upload{b: b, key: key, id: *out.UploadId, checksums: checksums, send: opts.send, meta: opts.meta, next: 1}, nil
 }
 
@@ -211,9 +212,13 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		}, VersionID: aws.ToString(out.VersionId)}
 		obj.Encryption = encryptionOf(string(out.ServerSideEncryption), aws.ToString(out.SSEKMSKeyId), "", aws.ToBool(out.BucketKeyEnabled))
 		storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj)
+		u.b.s.journal.ended(u.id)
 		return obj, obj.Encryption.Encrypted(), nil
 	}
 	gone := codeOf(err) == "NoSuchUpload"
+	if gone {
+		u.b.s.journal.ended(u.id)
+	}
 	repeated := u.tried || st.retries > 0
 	u.tried = true
 	if (st.unsure || repeated && gone) && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
@@ -275,7 +280,9 @@ func (u *upload) crc32s() []string {
 // abort removes the upload and its parts. It works after ctx has ended too.
 func (u *upload) abort(ctx context.Context) error {
 	err := u.b.abortUpload(context.WithoutCancel(ctx), u.key, u.id)
-	if err != nil {
+	if err == nil {
+		u.b.s.journal.ended(u.id)
+	} else {
 		u.b.s.log.Warn("an upload could not be aborted; its parts stay and are billed until it is", "bucket", u.b.name, "key", u.key, "upload", u.id, "error", err)
 	}
 	return err

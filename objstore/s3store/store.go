@@ -38,6 +38,7 @@ type Store struct {
 	roots     *x509.CertPool    // nil for the system's
 	transport *http.Transport
 	caps      capabilities
+	journal   *journal // nil for none
 	chunks    chunkPool
 	keys      *keyring
 	signer    signer
@@ -104,6 +105,11 @@ func newStore(ctx context.Context, cfg Config, p patience) (*Store, error) {
 	}
 	if err := s.resolveEndpoint(); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
+	}
+	if cfg.JournalDir != "" {
+		if s.journal, err = newJournal(cfg.JournalDir, s.log); err != nil {
+			s.log.Warn("no journal of uploads: what a killed process leaves of them is not found", "err", err)
+		}
 	}
 	return s, nil
 }
@@ -233,5 +239,5 @@ func (s *Store) Identity() string {
 // contexts and readers by their Close.
 func (s *Store) Close() error {
 	s.transport.CloseIdleConnections()
-	return nil
+	return s.journal.close()
 }

@@ -205,3 +205,26 @@ func BenchmarkSmallFiles(b *testing.B) {
 		b.ReportMetric(1e6*used/float64(files*b.N), "daemon-us/file")
 	})
 }
+
+// BenchmarkExclusiveCreate makes empty lock files: by which call it is decided
+// who has made one costs a request or not.
+func BenchmarkExclusiveCreate(b *testing.B) {
+	for _, when := range []string{"close", "open"} {
+		b.Run(when, func(b *testing.B) {
+			s := startEmulator(b, "aws")
+			m := mountStore(b, s.Env(), "--exclusive", when)
+			must(b, os.Mkdir(m.path("bench"), 0o755))
+			before, asked, i := m.cpu(), len(s.Requests()), 0
+			for b.Loop() {
+				f, err := os.OpenFile(m.path("bench", fmt.Sprint(i)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+				must(b, err)
+				_, err = f.WriteString("mine")
+				must(b, err)
+				must(b, f.Close())
+				i++
+			}
+			b.ReportMetric(1e6*(m.cpu()-before)/float64(b.N), "daemon-us/file")
+			b.ReportMetric(float64(len(s.Requests())-asked)/float64(b.N), "requests/file")
+		})
+	}
+}

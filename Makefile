@@ -46,7 +46,7 @@ fuzz: setup-test ## each fuzz target for FUZZTIME (30s), and random operations o
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; \
 	done
-	COFFER_SEED=$$RANDOM COFFER_OPS=20000 $(GO) test -race -count=1 -v -run '^(TestLikeALocalFileSystem|TestTwoMounts)$$' ./e2e
+	COFFER_SEED=$$RANDOM COFFER_OPS=20000 $(GO) test -race -count=1 -v -run '^(TestLikeALocal.*|TestTwoMounts)$$' ./e2e
 
 bench: setup-test ## every benchmark
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) $(PKGS)

@@ -29,14 +29,25 @@ import (
 // and COFFER_CHECK looks at all open files after each.
 func TestLikeALocalFileSystem(t *testing.T) {
 	seed, ops := seedAndOps(t, 1500)
+	likeALocalFileSystem(t, &differential{t: t, rng: mathrand.New(mathrand.NewPCG(seed, 1))}, seed, ops)
+}
+
+// TestLikeALocalLargeFile does the same with two files of up to some 40 MiB, at
+// the sizes where the way changes that their bytes take: what is kept before an
+// upload begins, the parts of an upload, the least that the store copies. The
+// operations are a tenth as many: each moves a thousand times more.
+func TestLikeALocalLargeFile(t *testing.T) {
+	seed, ops := seedAndOps(t, 1500)
+	likeALocalFileSystem(t, &differential{t: t, rng: mathrand.New(mathrand.NewPCG(seed, 3)), pool: random(t, 24<<20)}, seed, ops/10)
+}
+
+// likeALocalFileSystem does the operations of d.
+func likeALocalFileSystem(t *testing.T, d *differential, seed uint64, ops int) {
 	// In a process of its own: a page fault in this one stops its collector,
 	// and that would stop a server in here that has to answer it.
 	m := mountStore(t, emulatorProcess("aws")(t, filepath.Join(storetest.DataDir(t), "store")))
 	must(t, os.MkdirAll(m.path("bucket", "top"), 0o755)) // a directory like others, unlike a bucket
-	d := &differential{
-		t: t, rng: mathrand.New(mathrand.NewPCG(seed, 1)),
-		tops: [2]string{m.path("bucket", "top"), storetest.DataDir(t)},
-	}
+	d.tops = [2]string{m.path("bucket", "top"), storetest.DataDir(t)}
 	old := syscall.Umask(0o022)
 	defer syscall.Umask(old)
 	defer func() {
@@ -82,6 +93,7 @@ type differential struct {
 	t    *testing.T
 	rng  *mathrand.Rand
 	tops [2]string // the mount, the reference
+	pool []byte    // what large files are made of, nil for small ones
 	open [][2]int  // descriptors
 	log  []string
 }
@@ -123,6 +135,9 @@ func brief(s string) string {
 
 // name is a path that may or may not be there.
 func (d *differential) name() string {
+	if d.pool != nil {
+		return []string{"f", "f", "f", "g"}[d.rng.IntN(4)]
+	}
 	parts := []string{"a", "b", "c", "dir", "dir/a", "dir/b", "dir/sub", "dir/sub/a", "other", "other/a", "link"}
 	return parts[d.rng.IntN(len(parts))]
 }
@@ -131,6 +146,10 @@ func (d *differential) path(i int, name string) string { return filepath.Join(d.
 
 // data are some bytes, rarely many.
 func (d *differential) data() []byte {
+	if d.pool != nil {
+		off := d.rng.IntN(len(d.pool) / 2)
+		return d.pool[off:][:d.length()]
+	}
 	n := d.rng.IntN(300)
 	if d.rng.IntN(5) == 0 {
 		n = d.rng.IntN(200_000)
@@ -143,10 +162,32 @@ func (d *differential) data() []byte {
 }
 
 func (d *differential) offset() int64 {
+	if d.pool != nil {
+		return d.edge()
+	}
 	if d.rng.IntN(4) == 0 {
 		return d.rng.Int64N(500_000)
 	}
 	return d.rng.Int64N(500)
+}
+
+// edge is a place in a large file at which something changes, or beside it.
+func (d *differential) edge() int64 {
+	const mib = 1 << 20
+	edges := []int64{0, 4096, mib, 4 * mib, 5 * mib, 8 * mib, 10 * mib, 16 * mib, 20 * mib, 24 * mib}
+	beside := []int64{0, 0, -1, 1, -4096, 4097}
+	return max(0, edges[d.rng.IntN(len(edges))]+beside[d.rng.IntN(len(beside))])
+}
+
+// length is how much is read, written or copied of a file at a time.
+func (d *differential) length() int {
+	switch {
+	case d.pool == nil:
+		return d.rng.IntN(100_000)
+	case d.rng.IntN(2) == 0:
+		return d.rng.IntN(5000)
+	}
+	return int(d.edge()) / 2
 }
 
 func (d *differential) step() {
@@ -155,7 +196,11 @@ func (d *differential) step() {
 		return
 	}
 	name, other := d.name(), d.name()
-	switch d.rng.IntN(16) {
+	kind := d.rng.IntN(16)
+	if d.pool != nil {
+		kind = []int{0, 1, 2, 3, 4, 8, 10, 15}[d.rng.IntN(8)] // nothing but files
+	}
+	switch kind {
 	case 0, 1, 2, 3, 4:
 		d.openFile(name)
 	case 5:
@@ -242,6 +287,9 @@ func (d *differential) openFile(name string) {
 	if flags&unix.O_ACCMODE == os.O_RDONLY {
 		flags &^= os.O_TRUNC // unspecified
 	}
+	if d.pool != nil && d.rng.IntN(4) > 0 {
+		flags = os.O_RDWR | os.O_CREATE // what is large is to stay so, and be changed
+	}
 	var fds [2]int
 	if d.both(fmt.Sprintf("open %s %#x", name, flags), func(i int) (_ string, err error) {
 		fds[i], err = unix.Open(d.path(i, name), flags|unix.O_CLOEXEC, 0o644)
@@ -262,7 +310,7 @@ func (d *differential) close(k int) {
 func (d *differential) onDescriptor(k int) {
 	fds := d.open[k]
 	fd := func(what string, args ...any) string { return fmt.Sprintf("%s of %d %v", what, fds[0], args) }
-	switch d.rng.IntN(13) {
+	switch d.rng.IntN(14) {
 	case 0, 1:
 		p := d.data()
 		d.both(fd("write", len(p)), func(i int) (string, error) {
@@ -276,7 +324,7 @@ func (d *differential) onDescriptor(k int) {
 			return fmt.Sprint(n), err
 		})
 	case 4, 5:
-		n, off := d.rng.IntN(100_000), d.offset()
+		n, off := d.length(), d.offset()
 		d.both(fd("pread", n, off), func(i int) (string, error) {
 			p := make([]byte, n)
 			got, err := unix.Pread(fds[i], p, off)
@@ -298,7 +346,7 @@ func (d *differential) onDescriptor(k int) {
 		})
 	case 9:
 		to := d.open[d.rng.IntN(len(d.open))]
-		offIn, offOut, n := d.offset(), d.offset(), d.rng.IntN(50_000)
+		offIn, offOut, n := d.offset(), d.offset(), d.length()
 		if to == fds {
 			return
 		}
@@ -339,6 +387,11 @@ func (d *differential) onDescriptor(k int) {
 			}
 			copy(p[off:], "mapped")
 			return "", errors.Join(unix.Msync(p, unix.MS_SYNC), unix.Munmap(p))
+		})
+	case 12:
+		off, n, mode := d.offset(), d.length()+1, uint32(d.rng.IntN(2))*unix.FALLOC_FL_KEEP_SIZE
+		d.both(fd("fallocate", mode, off, n), func(i int) (string, error) {
+			return "", unix.Fallocate(fds[i], mode, off, int64(n))
 		})
 	default:
 		d.close(k)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"coffer/objstore/emulator"
@@ -445,5 +448,71 @@ func TestScratchNameIsEncryptedAsTheFile(t *testing.T) {
 	}
 	if !gone() {
 		t.Errorf("left: %v", other.keys(t, "bucket"))
+	}
+}
+
+// TestRenameOfManyFails renames a directory with more objects than a listing's
+// page or a batch of deletes holds, and has the store refuse one copy late, or
+// one batch: nothing is lost, and what is left over can be finished.
+func TestRenameOfManyFails(t *testing.T) {
+	const many = 1100
+	s := startEmulator(t, "aws")
+	other := client(t, s.Env())
+	other.makeBucket(t, "bucket")
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range many {
+		g.Go(func() error {
+			other.put(t, "bucket", fmt.Sprintf("from/%d/%d", i%7, i), fmt.Sprint("data ", i))
+			return nil
+		})
+	}
+	must(t, g.Wait())
+	m := mountWith(t, plainCoffer(t), s.Env()) // as users get it: its memory is looked at
+	from, to := m.path("bucket", "from"), m.path("bucket", "to")
+	// below counts the objects below a prefix, and fails when one is another's.
+	below := func(prefix string) int {
+		t.Helper()
+		n := 0
+		for o := range other.c.ListObjects(t.Context(), "bucket", minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
+			must(t, o.Err)
+			if i := path.Base(o.Key); o.Size != int64(len("data "+i)) {
+				t.Errorf("%s has %d bytes", o.Key, o.Size)
+			}
+			if !strings.HasSuffix(o.Key, "/") {
+				n++
+			}
+		}
+		return n
+	}
+
+	s.Inject(emulator.Fault{Verb: "CopyObject", KeyPattern: "to/*/*", Nth: 1050, Code: "AccessDenied"})
+	wantErrno(t, "rename with a copy refused", os.Rename(from, to), syscall.EACCES)
+	s.ClearFaults()
+	if f, o := below("from/"), below("to/"); f != many || o != 0 {
+		t.Fatalf("after a refused copy %d objects are there and %d copies, want %d and none", f, o, many)
+	}
+	want(t, filepath.Join(from, "1", "1"), "data 1")
+	absent(t, to)
+
+	s.Inject(emulator.Fault{Verb: "DeleteObjects", Nth: 2, Code: "AccessDenied"})
+	wantErrno(t, "rename with a delete refused", os.Rename(from, to), syscall.EACCES)
+	s.ClearFaults()
+	f, o := below("from/"), below("to/")
+	if o != many || f != many%1000 {
+		t.Fatalf("after a refused delete %d objects are there and %d copies, want %d and %d", f, o, many%1000, many)
+	}
+	if out, err := exec.Command("rm", "-r", from).CombinedOutput(); err != nil {
+		t.Errorf("rm of what is left: %v\n%s", err, out)
+	}
+	absent(t, from)
+	if f, o := below("from/"), below("to/"); f != 0 || o != many {
+		t.Errorf("at the end %d objects are behind and %d there, want none and %d", f, o, many)
+	}
+
+	peak := m.peakRSS()
+	t.Logf("the daemon had %.0f MiB of memory at most", peak)
+	if peak == 0 || peak > 300 {
+		t.Errorf("the daemon took %.0f MiB of memory for names", peak)
 	}
 }

@@ -503,6 +503,26 @@ func TestCreatedForReadingIsStored(t *testing.T) {
 	}
 }
 
+func TestFallocate(t *testing.T) {
+	m, _ := bucketMount(t)
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	_, err = f.WriteString("0123456789")
+	must(t, err)
+	fd := int(f.Fd())
+	must(t, unix.Fallocate(fd, 0, 2, 3))                          // within
+	must(t, unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, 100)) // there is nothing to reserve
+	must(t, unix.Fallocate(fd, 0, 8, 4))                          // two bytes longer
+	for what, mode := range map[string]uint32{
+		"punch": unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, "zero": unix.FALLOC_FL_ZERO_RANGE,
+		"collapse": unix.FALLOC_FL_COLLAPSE_RANGE, "insert": unix.FALLOC_FL_INSERT_RANGE,
+	} {
+		wantErrno(t, what, unix.Fallocate(fd, mode, 0, 4096), unix.EOPNOTSUPP)
+	}
+	must(t, f.Close())
+	want(t, m.path("bucket", "f"), "0123456789\x00\x00")
+}
+
 func TestSeekHole(t *testing.T) {
 	m, _ := bucketMount(t)
 	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)

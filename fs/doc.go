@@ -21,7 +21,9 @@
 //	copyrange.go         bytes of one file that are those of another
 //	rename.go unlink.go  changes of names
 //	gate.go              keeps changes out of a directory that is renamed
-//	attr.go xattr.go     pure: attributes <-> object metadata; and their inode side
+//	attr.go              pure: attributes <-> what stat shows
+//	convention.go        pure: attributes <-> object metadata
+//	xattr.go             extended attributes <-> object metadata, and their inode side
 //	heads.go             HEAD results, single flight, remembered, sent ahead
 //	interrupt.go         which signals end a question
 //	errno.go             one table: kinds of error -> errno
@@ -43,6 +45,7 @@
 //	handle.mu    the reader of a handle; takes fsys.tree
 //	file.mu      attributes, version, counters of handles
 //	special.mu   the stored object
+//	root.mu      when a bucket was made or removed
 //	dir.mu       marker, hidden names, what is remembered of names
 //	fsys.tree    parent and name of every inode
 //	fsys.mu      open buckets, inode numbers, dirty files

@@ -45,10 +45,12 @@ type file struct {
 	meta      map[string]string
 	metaDirty bool
 
-	local  bool // content holds bytes that the store does not have
-	size   int64
-	wrote  time.Time
-	failed error // what became of the last commit that failed
+	local bool // content holds bytes that the store does not have
+	size  int64
+	wrote time.Time
+	// touched is when attributes were changed that wait for the commit.
+	touched time.Time
+	failed  error // what became of the last commit that failed
 	// failures counts those: a failure is the answer to all handles that were
 	// opened before it.
 	failures int
@@ -271,17 +273,16 @@ func (n *file) fillAttr(out *fuse.Attr) time.Duration {
 	}
 	out.Size = uint64(n.obj.Size)
 	out.Blocks = blocksOf(out.Size)
-	// LIST tells milliseconds, HEAD seconds: a time that flips between them
-	// would make the kernel drop its pages and make build again.
-	t := n.obj.LastModified.Truncate(time.Second)
+	changed := inSeconds(n.obj.LastModified)
+	written := changed
 	if n.local {
-		out.Size, t = uint64(n.size), n.wrote
+		out.Size, written, changed = uint64(n.size), n.wrote, n.wrote
 		out.Blocks = blocksOf(out.Size)
 	}
-	if !a.mtime.IsZero() {
-		t = a.mtime
+	if (n.local || n.gone) && n.touched.After(changed) {
+		changed = n.touched
 	}
-	setTimes(out, t)
+	a.fillTimes(out, written, changed)
 	if n.local || n.metaDirty || n.checked.IsZero() {
 		return 0
 	}
@@ -331,7 +332,7 @@ func (n *file) setattr(ctx context.Context, in *fuse.SetAttrIn, h *handle) error
 	return n.changeMeta(dctx, func(meta map[string]string) error {
 		a := attributesOf(meta)
 		a.change(in, syscall.S_IFREG)
-		a.put(meta)
+		a.put(meta, n.fsys.cfg.Convention)
 		return nil
 	})
 }

@@ -81,7 +81,7 @@ func serve(mountpoint string, top gofuse.InodeEmbedder, opts *gofuse.Options) (*
 // top returns the root inode.
 func (f *filesystem) top(ctx context.Context) (gofuse.InodeEmbedder, error) {
 	if f.cfg.Bucket == "" {
-		return &root{fsys: f, born: time.Now()}, nil
+		return f.newRoot(), nil
 	}
 	b, err := f.bucket(ctx, f.cfg.Bucket)
 	if err != nil {

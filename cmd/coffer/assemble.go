@@ -146,7 +146,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted,
 		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),
 		FileMode: uint32(0o666 &^ cfg.Umask), DirMode: uint32(0o777 &^ cfg.Umask),
-		Attributes: attributesOf(cfg), ExclusiveAtOpen: cfg.Exclusive.value == "open", MetadataTTL: cfg.MetadataTTL,
+		Attributes: attributesOf(cfg), Convention: fs.Convention(cfg.Convention.value), ExclusiveAtOpen: cfg.Exclusive.value == "open", MetadataTTL: cfg.MetadataTTL,
 		FSName: plan.src.String(), Options: plan.kernel.options(),
 		Logger: log, Debug: cfg.LogLevel.value == "debug",
 	})

@@ -38,6 +38,7 @@ type Config struct {
 
 	ReadOnly    bool          `yaml:"read-only"`
 	Attributes  choice        `yaml:"attributes"`
+	Convention  choice        `yaml:"metadata-convention"`
 	Exclusive   choice        `yaml:"exclusive"`
 	MetadataTTL time.Duration `yaml:"metadata-ttl"`
 	UID         ownerID       `yaml:"uid"`
@@ -89,6 +90,7 @@ var (
 	listVersions   = []string{"auto", "1", "2"}
 	sseModes       = []string{sseAuto, sseAES256, sseKMS, sseDSSE, sseCustomer, sseNone}
 	attributeModes = []string{"auto", "list", "full"}
+	conventions    = []string{"s3fs", "rclone", "fsx"}
 	exclusiveModes = []string{"close", "open"}
 	logFormats     = []string{"text", "json"}
 	logLevels      = []string{"debug", "info", "warn", "error"}
@@ -101,6 +103,7 @@ func defaultConfig() Config {
 		ListVersion: choice{"auto", listVersions},
 		SSE:         choice{"auto", sseModes},
 		Attributes:  choice{"auto", attributeModes},
+		Convention:  choice{"s3fs", conventions},
 		Exclusive:   choice{"close", exclusiveModes},
 		// Ten seconds: a remote change is seen within one retry of a
 		// polling job, and a build's repeated stats cost no request.

@@ -107,6 +107,9 @@ var posixRules = []rule{
 	{"ftruncate of a file open for reading", fails(aFile, func(f string) error {
 		return opened(f, os.O_RDONLY, func(f *os.File) error { return unix.Ftruncate(int(f.Fd()), 0) })
 	})},
+	{"fallocate beyond all sizes", fails(aFile, func(f string) error {
+		return opened(f, os.O_WRONLY, func(f *os.File) error { return unix.Fallocate(int(f.Fd()), 0, 1<<62, 1<<62) })
+	})},
 	{"fallocate of nothing", fails(aFile, func(f string) error {
 		return opened(f, os.O_WRONLY, func(f *os.File) error { return unix.Fallocate(int(f.Fd()), 0, 0, 0) })
 	})},
@@ -365,6 +368,7 @@ func overwrite(f string) error {
 var rulesForOthers = []rule{
 	{"a write takes the set-id bits away", nobodyDoes(aFile, 0, 0, 0o6777, overwrite)},
 	{"a truncation takes the set-id bits away", nobodyDoes(aFile, 0, 0, 0o6777, func(f string) error { return os.Truncate(f, 1) })},
+	{"truncation by open takes the set-id bits away", nobodyDoes(aFile, 0, 0, 0o6777, func(f string) error { return opened(f, os.O_WRONLY|os.O_TRUNC, nil) })},
 	{"a file is given away", nobodyDoes(aFile, nobody, group, 0o644, func(f string) error { return unix.Chown(f, 0, -1) })},
 	{"a file is given to a group of another", nobodyDoes(aFile, nobody, group, 0o644, func(f string) error { return unix.Chown(f, -1, otherGroup) })},
 	{"a file is given to an own group", nobodyDoes(aFile, nobody, otherGroup, 0o6755, func(f string) error { return unix.Chown(f, -1, group) })},
@@ -431,6 +435,28 @@ func compareRules(t *testing.T, rules []rule, flags ...string) {
 			}
 		})
 	}
+}
+
+// TestLargestFile asks for more than any store takes; that the answer comes at
+// once matters as much.
+func TestLargestFile(t *testing.T) {
+	m, s := bucketMount(t)
+	p := m.path("bucket", "f")
+	write(t, p, "data")
+	s.ResetRequests()
+	const more = 10_000*5<<30 + 1
+	wantErrno(t, "truncate", unix.Truncate(p, more), syscall.EFBIG)
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	must(t, err)
+	wantErrno(t, "ftruncate", unix.Ftruncate(int(f.Fd()), more), syscall.EFBIG)
+	wantErrno(t, "fallocate", unix.Fallocate(int(f.Fd()), 0, more-2, 2), syscall.EFBIG)
+	_, err = f.WriteAt([]byte("x"), more)
+	wantErrno(t, "write", err, syscall.EFBIG)
+	must(t, f.Close())
+	if n := count(s, "PutObject", "f") + count(s, "CreateMultipartUpload", "f"); n != 0 {
+		t.Errorf("%d uploads", n)
+	}
+	want(t, p, "data")
 }
 
 func TestPosixRules(t *testing.T) { compareRules(t, posixRules) }

@@ -304,6 +304,9 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 
 // Setattr implements gofuse.NodeSetattrer.
 func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if size, ok := in.GetSize(); ok && size > sizeMax {
+		return syscall.EFBIG
+	}
 	if h, ok := fh.(*handle); ok && in.Valid&fuse.FATTR_SIZE != 0 {
 		if err := n.failedSince(h.failures); err != nil {
 			return toErrno(err)
@@ -400,7 +403,9 @@ func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
 	h := n.newHandle(ctx, flags)
 	if flags&syscall.O_TRUNC != 0 {
 		h.wrote.Store(true)
-		err = n.truncateAtOpen(dctx, h)
+		if err = n.truncateAtOpen(dctx, h); err == nil {
+			err = n.dropSetID(ctx, dctx)
+		}
 	}
 	leave()
 	if err != nil {
@@ -408,6 +413,27 @@ func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// dropSetID takes the set-id bits of a file away that the caller of ctx has
+// emptied by opening it: of every other change the kernel sees to that itself,
+// and asks for it.
+func (n *file) dropSetID(ctx, dctx context.Context) error {
+	if caller, ok := fuse.FromContext(ctx); !ok || caller.Uid == 0 {
+		return nil
+	}
+	return n.changeMeta(dctx, func(meta map[string]string) error {
+		a := attributesOf(meta)
+		kept := a.mode &^ syscall.S_ISUID
+		if kept&syscall.S_IXGRP != 0 {
+			kept &^= syscall.S_ISGID
+		}
+		if kept != a.mode {
+			a.mode = kept
+			a.put(meta, n.fsys.cfg.Convention)
+		}
+		return nil
+	})
 }
 
 // change begins a change of the file: a context detached from the request,

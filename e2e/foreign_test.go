@@ -114,7 +114,7 @@ func TestForeignAttributes(t *testing.T) {
 // TestRenameKeepsMtime renames what other programs stored with and without a
 // time of its own, in its directory and alone.
 func TestRenameKeepsMtime(t *testing.T) {
-	m, s := bucketMount(t)
+	m, s := bucketMount(t, "--metadata-ttl", "0s") // the kernel would remember
 	other := client(t, s.Env())
 	for key, meta := range map[string]map[string]string{"d/plain": nil, "d/fsx": foreignFiles["fsx"].meta, "d/rclone": foreignFiles["rclone"].meta} {
 		other.putWith(t, "bucket", key, "data", "text/plain", meta)

@@ -459,6 +459,17 @@ func TestLargestFile(t *testing.T) {
 	want(t, p, "data")
 }
 
+func TestTruncationByReader(t *testing.T) {
+	m, _ := bucketMount(t)
+	p := m.path("bucket", "f")
+	write(t, p, "data")
+	must(t, opened(p, os.O_RDONLY|os.O_TRUNC, nil))
+	want(t, p, "data")
+	m.stop()
+	m.start()
+	want(t, p, "data")
+}
+
 func TestPosixRules(t *testing.T) { compareRules(t, posixRules) }
 
 func TestPosixRulesForOthers(t *testing.T) {

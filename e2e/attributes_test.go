@@ -73,6 +73,14 @@ func TestMtimeIsLastModified(t *testing.T) {
 	if !again.ModTime().Equal(want) {
 		t.Errorf("after a listing mtime is %v", again.ModTime())
 	}
+	must(t, os.Chtimes(p, longAgo, longAgo))
+	m.stop()
+	m.start("--attributes", "list")
+	st, err = os.Stat(p)
+	must(t, err)
+	if want := client(t, m.env).modified(t, "bucket", "f"); !st.ModTime().Equal(want) {
+		t.Errorf("with --attributes list mtime is %v, LastModified %v", st.ModTime(), want)
+	}
 }
 
 func TestAttributesRideAlong(t *testing.T) {
@@ -119,6 +127,29 @@ func TestBucketAttributesAreLocal(t *testing.T) {
 	must(t, err)
 	if st.Mode().Perm() != 0o755 {
 		t.Errorf("mode %v after a remount", st.Mode())
+	}
+}
+
+func TestDirectoryTimesAreLocal(t *testing.T) {
+	m, _ := bucketMount(t)
+	d := m.path("bucket", "d")
+	must(t, os.Mkdir(d, 0o755))
+	must(t, os.Chtimes(d, longAgo, longAgo))
+	must(t, os.Mkdir(m.path("bucket", "d", "sub"), 0o755))
+	st, err := os.Stat(d)
+	must(t, err)
+	if time.Since(st.ModTime()) > time.Minute {
+		t.Errorf("mtime %v after mkdir in it", st.ModTime())
+	}
+	if links := st.Sys().(*syscall.Stat_t).Nlink; links != 1 {
+		t.Errorf("%d links", links)
+	}
+	m.stop()
+	m.start()
+	st, err = os.Stat(d)
+	must(t, err)
+	if !st.ModTime().Equal(longAgo) {
+		t.Errorf("mtime %v after a remount", st.ModTime())
 	}
 }
 

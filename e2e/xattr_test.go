@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -122,4 +124,100 @@ func TestXattrsOfUserAreMetadata(t *testing.T) {
 		t.Errorf("content after all that: %q, %v", data, err)
 	}
 	_ = s
+}
+
+// TestXattrCalls holds setxattr(2) and its like to their pages, on a file and on
+// a directory.
+func TestXattrCalls(t *testing.T) {
+	m, _ := bucketMount(t)
+	file, dir := m.path("bucket", "f"), m.path("bucket", "d")
+	write(t, file, "data")
+	must(t, os.Mkdir(dir, 0o755))
+	set := func(name, value string, flags int) func(string) error {
+		return func(path string) error { return unix.Setxattr(path, name, []byte(value), flags) }
+	}
+	get := func(name string, size int) func(string) error {
+		return func(path string) error { _, err := unix.Getxattr(path, name, make([]byte, size)); return err }
+	}
+	remove := func(name string) func(string) error {
+		return func(path string) error { return unix.Removexattr(path, name) }
+	}
+	for _, path := range []string{file, dir} {
+		for _, step := range []struct {
+			what string
+			do   func(path string) error
+			want syscall.Errno
+		}{
+			{"replace what is absent", set("user.a", "1", unix.XATTR_REPLACE), syscall.ENODATA},
+			{"get what is absent", get("user.a", 10), syscall.ENODATA},
+			{"remove what is absent", remove("user.a"), syscall.ENODATA},
+			{"create", set("user.a", "four", unix.XATTR_CREATE), 0},
+			{"create what is there", set("user.a", "2", unix.XATTR_CREATE), syscall.EEXIST},
+			{"get", get("user.a", 4), 0},
+			{"get into too little", get("user.a", 3), syscall.ERANGE},
+			{"list into too little", func(path string) error { _, err := unix.Listxattr(path, make([]byte, 4)); return err }, syscall.ERANGE},
+			{"replace", set("user.a", "", unix.XATTR_REPLACE), 0},
+			{"both flags", set("user.a", "", unix.XATTR_REPLACE|unix.XATTR_CREATE), syscall.EEXIST},
+			{"an unknown flag", set("user.a", "", 4), syscall.EINVAL},
+			{"a value beyond Linux", set("user.a", strings.Repeat("x", 64<<10+1), 0), syscall.E2BIG},
+			{"a value beyond S3", set("user.a", strings.Repeat("x", 2<<10), 0), syscall.ENOSPC},
+			{"a name of 255 bytes", set("user."+strings.Repeat("n", 250), "", 0), 0},
+			{"its removal", remove("user." + strings.Repeat("n", 250)), 0},
+			{"a name of 256 bytes", set("user."+strings.Repeat("n", 251), "", 0), syscall.ERANGE},
+			{"a name in capitals", set("user.A", "", 0), syscall.ENOTSUP},
+			{"a name with a space", set("user.a b", "", 0), syscall.ENOTSUP},
+			{"a name beyond ASCII", set("user.ä", "", 0), syscall.ENOTSUP},
+			{"a name of attributes", set("user.mode", "", 0), syscall.ENOTSUP},
+			{"a name of others' attributes", set("user.file-mtime", "", 0), syscall.ENOTSUP},
+			{"another namespace", set("trusted.a", "", 0), syscall.ENOTSUP},
+			{"removal of what is the store's", remove("user.s3.encryption"), syscall.ENODATA},
+			{"remove", remove("user.a"), 0},
+			{"as much as there is room for", set("user.big", strings.Repeat("x", 2<<10-160-3), 0), 0},
+			{"one byte more", set("user.b", "", 0), syscall.ENOSPC},
+			{"chmod beside that", func(path string) error { return os.Chmod(path, 0o700) }, 0},
+			{"utimensat beside that", func(path string) error { return os.Chtimes(path, longAgo, longAgo) }, 0},
+			{"the removal of much", remove("user.big"), 0},
+		} {
+			if err := step.do(path); step.want == 0 && err != nil || step.want != 0 && !errors.Is(err, step.want) {
+				t.Errorf("%s, %s: %v, want %v", path, step.what, err, step.want)
+			}
+		}
+		size, err := unix.Getxattr(path, "user.s3.encryption", nil)
+		if err != nil || size != len("SSE-S3") {
+			t.Errorf("%s: the size of an attribute is %d, %v", path, size, err)
+		}
+	}
+}
+
+// TestXattrValues sets values that a header does not carry as they are, or that
+// some program on the way might take for its own.
+func TestXattrValues(t *testing.T) {
+	m, _ := bucketMount(t)
+	file, dir := m.path("bucket", "f"), m.path("bucket", "d")
+	write(t, file, "data")
+	must(t, os.Mkdir(dir, 0o755))
+	every := make([]byte, 256)
+	for i := range every {
+		every[i] = byte(i)
+	}
+	values := []string{
+		"", "text", " ", " blanks ", "two  blanks", "tab\t", "line\n", "\r\nX-Injected: 1", "\x00", string(every), "日本", "caf\xe9",
+		"=?UTF-8?B?w6Q=?=", "=?utf-8?q?x?=", "base64:", "base64:AAAA", "base64:%", "%41", "a,b;c=\"d\"", "\u2060x\u2060", strings.Repeat("ü", 500),
+	}
+	for _, path := range []string{file, dir} {
+		for round, chunk := range slices.Collect(slices.Chunk(values, 11)) {
+			for i, v := range chunk {
+				must(t, unix.Setxattr(path, fmt.Sprintf("user.v%d-%d", round, i), []byte(v), 0))
+			}
+			m.stop()
+			m.start()
+			for i, v := range chunk {
+				name := fmt.Sprintf("user.v%d-%d", round, i)
+				if got := xattr(t, path, name); got != v {
+					t.Errorf("%s: %s is %q after a remount, want %q", path, name, got, v)
+				}
+				must(t, unix.Removexattr(path, name))
+			}
+		}
+	}
 }

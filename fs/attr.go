@@ -1,34 +1,10 @@
 package fs
 
 import (
-	"math"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
-
-// Names of the metadata that carries attributes. They are those of s3fs,
-// which rclone shares for mtime: mode is decimal with the type bits, uid and
-// gid are decimal, times are seconds with an optional fraction.
-const (
-	metaMode  = "mode"
-	metaUID   = "uid"
-	metaGID   = "gid"
-	metaMtime = "mtime"
-	metaRdev  = "rdev" // of a device node, decimal as the kernel's 32 bits
-)
-
-// reservedMeta are the names that attributes take; they cannot be set as
-// extended attributes.
-func reservedMeta(name string) bool {
-	switch name {
-	case metaMode, metaUID, metaGID, metaMtime, metaRdev:
-		return true
-	}
-	return false
-}
 
 // attributes are what metadata says of a file. The zero value says nothing.
 type attributes struct {
@@ -40,103 +16,35 @@ type attributes struct {
 	hasGID  bool
 	rdev    uint32 // of a device node
 	// mtime is zero when it was never set explicitly: LastModified counts.
-	mtime time.Time
+	// So is atime, and then it is mtime.
+	mtime, atime time.Time
 }
 
-// attributesOf reads metadata; what does not parse is as if it were absent,
-// for a foreign tool may use the same names for other things.
-func attributesOf(meta map[string]string) attributes {
-	var a attributes
-	if v, err := strconv.ParseUint(meta[metaMode], 10, 32); err == nil {
-		a.mode, a.hasMode = uint32(v), true
+// fillTimes fills in the three times: those of a, and where it has none, when
+// the content was last written. Reading changes none. Whatever changes anything
+// stores a new version, so that its time is changed, the ctime.
+func (a attributes) fillTimes(out *fuse.Attr, written, changed time.Time) {
+	mtime := a.mtime
+	if mtime.IsZero() {
+		mtime = written
 	}
-	if v, err := strconv.ParseUint(meta[metaUID], 10, 32); err == nil {
-		a.uid, a.hasUID = uint32(v), true
+	atime := a.atime
+	if atime.IsZero() {
+		atime = mtime
 	}
-	if v, err := strconv.ParseUint(meta[metaGID], 10, 32); err == nil {
-		a.gid, a.hasGID = uint32(v), true
-	}
-	if v, err := strconv.ParseUint(meta[metaRdev], 10, 32); err == nil {
-		a.rdev = uint32(v)
-	}
-	a.mtime, _ = parseTime(meta[metaMtime])
-	return a
-}
-
-// put writes a into meta, which it changes.
-func (a attributes) put(meta map[string]string) {
-	if a.hasMode {
-		meta[metaMode] = strconv.FormatUint(uint64(a.mode), 10)
-	}
-	if a.hasUID {
-		meta[metaUID] = strconv.FormatUint(uint64(a.uid), 10)
-	}
-	if a.hasGID {
-		meta[metaGID] = strconv.FormatUint(uint64(a.gid), 10)
-	}
-	if a.rdev != 0 {
-		meta[metaRdev] = strconv.FormatUint(uint64(a.rdev), 10)
-	}
-	if a.mtime.IsZero() {
-		delete(meta, metaMtime)
-	} else {
-		meta[metaMtime] = formatTime(a.mtime)
-	}
-}
-
-// formatTime writes seconds since 1970 with nanoseconds.
-func formatTime(t time.Time) string {
-	sec, nsec := t.Unix(), t.Nanosecond()
-	sign := ""
-	if sec < 0 && nsec > 0 {
-		// -0.25 s is second -1 plus 750 ms: write the value, not the parts.
-		sec, nsec = sec+1, 1e9-nsec
-		if sec == 0 {
-			sign = "-"
+	epoch := time.Unix(0, 0)
+	for _, t := range []*time.Time{&atime, &mtime, &changed} {
+		if t.IsZero() {
+			*t = epoch
 		}
 	}
-	s := sign + strconv.FormatInt(sec, 10)
-	if nsec == 0 {
-		return s
-	}
-	frac := strconv.Itoa(1e9 + nsec)[1:]
-	return s + "." + strings.TrimRight(frac, "0")
+	out.SetTimes(&atime, &mtime, &changed)
 }
 
-// parseTime is the inverse of formatTime; more than nine digits of fraction
-// are cut.
-func parseTime(s string) (time.Time, bool) {
-	if s == "" {
-		return time.Time{}, false
-	}
-	whole, frac, _ := strings.Cut(s, ".")
-	sec, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || sec > math.MaxInt64/2 || sec < math.MinInt64/2 {
-		return time.Time{}, false
-	}
-	var nsec int64
-	if frac != "" {
-		if len(frac) > 9 {
-			frac = frac[:9]
-		}
-		nsec, err = strconv.ParseInt(frac+strings.Repeat("0", 9-len(frac)), 10, 64)
-		if err != nil || nsec < 0 {
-			return time.Time{}, false
-		}
-	}
-	if strings.HasPrefix(whole, "-") {
-		nsec = -nsec
-	}
-	return time.Unix(sec, nsec), true
-}
-
-// setTimes fills the three times that a stat shows from the one there is.
-func setTimes(out *fuse.Attr, t time.Time) {
-	if t.IsZero() {
-		t = time.Unix(0, 0)
-	}
-	out.SetTimes(&t, &t, &t)
-}
+// inSeconds cuts what a store says of a time: LIST tells milliseconds, HEAD
+// seconds, and a time that flips between them would make the kernel drop its
+// pages and make build again.
+func inSeconds(t time.Time) time.Time { return t.Truncate(time.Second) }
 
 // blockSize is the preferred size of I/O that stat reports, in bytes: one
 // full FUSE request.
@@ -175,6 +83,9 @@ func (a *attributes) change(in *fuse.SetAttrIn, kind uint32) bool {
 	}
 	if g, ok := in.GetGID(); ok {
 		a.gid, a.hasGID, changed = g, true, true
+	}
+	if t, ok := in.GetATime(); ok {
+		a.atime, changed = t, true
 	}
 	if t, ok := in.GetMTime(); ok {
 		a.mtime, changed = t, true

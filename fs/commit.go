@@ -196,26 +196,38 @@ func (n *file) changeMeta(ctx context.Context, change func(map[string]string) er
 	}
 	n.mu.Lock()
 	meta := objstore.CloneMeta(n.meta)
-	nowhere := !n.inStore && !n.local && !n.gone
+	nowhere, local := !n.inStore && !n.local && !n.gone, n.local
+	if !local {
+		meta, _ = n.keepingMtimeLocked().MetaOf(meta)
+	}
 	n.mu.Unlock()
 	if nowhere {
 		return objstore.NotExist // its only commit has failed
 	}
+	before := maps.Clone(meta)
 	if err := change(meta); err != nil {
 		return err
 	}
+	same := maps.Equal(meta, before)
 	n.mu.Lock()
-	same := maps.Equal(meta, n.meta)
 	if !same {
 		n.meta = meta
-		n.metaDirty = true
+		n.metaDirty, n.touched = true, time.Now()
 	}
-	local := n.local
 	n.mu.Unlock()
 	if same || local {
 		return nil
 	}
 	return n.storeMeta(ctx)
+}
+
+// keepingMtimeLocked is for copies of what the store has of the file.
+func (n *file) keepingMtimeLocked() objstore.CopyOptions {
+	t := n.obj.LastModified
+	if t.IsZero() {
+		t = n.wrote // it was committed here, and nobody has asked since
+	}
+	return n.fsys.keepingMtime(t)
 }
 
 // storeMeta copies the object onto itself with the metadata of the file, when

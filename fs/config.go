@@ -45,6 +45,9 @@ type Config struct {
 	// Attributes is AttributesFull unless said otherwise, AttributesList
 	// for read-only mounts.
 	Attributes Attributes
+	// Convention is how attributes are written; ConventionS3FS unless said
+	// otherwise.
+	Convention Convention
 	// ExclusiveAtOpen decides an exclusive create before open returns, by an
 	// empty object that is put only if there is none, and not at the commit.
 	ExclusiveAtOpen bool
@@ -81,6 +84,8 @@ func (c Config) Validate() error {
 		return errors.New("fs: a mode has bits beyond 07777")
 	case c.Attributes != "" && c.Attributes != AttributesList && c.Attributes != AttributesFull:
 		return fmt.Errorf("fs: attributes %q: want %q or %q", c.Attributes, AttributesList, AttributesFull)
+	case c.Convention != "" && c.Convention != ConventionS3FS && c.Convention != ConventionRclone && c.Convention != ConventionFSx:
+		return fmt.Errorf("fs: convention %q: want %q, %q or %q", c.Convention, ConventionS3FS, ConventionRclone, ConventionFSx)
 	case c.MetadataTTL < 0:
 		return fmt.Errorf("fs: metadata TTL %v is negative", c.MetadataTTL)
 	}
@@ -100,6 +105,9 @@ func (c Config) withDefaults() Config {
 		if c.ReadOnly {
 			c.Attributes = AttributesList
 		}
+	}
+	if c.Convention == "" {
+		c.Convention = ConventionS3FS
 	}
 	if c.FSName == "" {
 		c.FSName = "coffer"

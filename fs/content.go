@@ -67,11 +67,8 @@ func (n *file) become(s state, size int64, wrote bool) {
 	n.size = size
 	if wrote {
 		n.wrote = time.Now()
-		if _, ok := n.meta[metaMtime]; ok {
-			// A time that was set before this write is no longer the file's.
-			n.meta = objstore.CloneMeta(n.meta)
-			delete(n.meta, metaMtime)
-		}
+		// A time that was set before this write is no longer the file's.
+		n.meta = withoutMtime(n.meta)
 	}
 	n.mu.Unlock()
 	n.fsys.setDirty(n, s != clean)

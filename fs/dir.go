@@ -31,9 +31,12 @@ type dir struct {
 	marked, complete bool
 	meta             map[string]string
 	modified         time.Time // of the marker
-	unlinked         map[string]*unlinkedName
-	unlinkFailed     error // of the last batch with a name of this directory
-	known            knownNames
+	// named is when this mount last made or removed a name in it; zero when
+	// the mtime was set since, or stored with other attributes.
+	named        time.Time
+	unlinked     map[string]*unlinkedName
+	unlinkFailed error // of the last batch with a name of this directory
+	known        knownNames
 }
 
 // newDir returns the directory that hangs at pl.
@@ -89,6 +92,14 @@ func (d *dir) change(ctx context.Context) (dctx context.Context, leave func(), e
 	return dctx, leave, err
 }
 
+// namesChanged notes the time of an own change of names in d. It is not stored:
+// that would double the requests of each.
+func (d *dir) namesChanged() {
+	d.mu.Lock()
+	d.named = time.Now()
+	d.mu.Unlock()
+}
+
 // newAttributes are those of something that caller creates in d.
 func (d *dir) newAttributes(ctx context.Context, mode, kind uint32) attributes {
 	a := attributes{mode: kind | mode&0o7777, hasMode: true, uid: d.fsys.cfg.UID, hasUID: true, gid: d.fsys.cfg.GID, hasGID: true}
@@ -134,7 +145,7 @@ func (d *dir) Mkdir(ctx context.Context, nm string, mode uint32, out *fuse.Entry
 	sub := d.fsys.newDir(d.bucket, place{d, nm}, "")
 	key := d.prefix() + nm + "/"
 	meta := map[string]string{}
-	d.newAttributes(ctx, mode, syscall.S_IFDIR).put(meta)
+	d.newAttributes(ctx, mode, syscall.S_IFDIR).put(meta, d.fsys.cfg.Convention)
 	if err = d.prepare(dctx, nm, key); err == nil {
 		err = sub.putMarker(dctx, meta, objstore.Condition{IfAbsent: true})
 	}
@@ -142,6 +153,7 @@ func (d *dir) Mkdir(ctx context.Context, nm string, mode uint32, out *fuse.Entry
 		return nil, d.fsys.errno("mkdir", path(d.bucket, key), err)
 	}
 	d.didChange(nm)
+	d.namesChanged()
 	sub.setMarker(meta, time.Now())
 	sub.fillAttr(&out.Attr)
 	d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
@@ -185,14 +197,15 @@ func (d *dir) newLocalFile(ctx context.Context, nm string, mode uint32, claim bo
 	}
 	n := d.fsys.newFile(d.bucket, place{d, nm})
 	meta := map[string]string{}
-	d.newAttributes(ctx, mode, syscall.S_IFREG).put(meta)
+	d.newAttributes(ctx, mode, syscall.S_IFREG).put(meta, d.fsys.cfg.Convention)
 	if claim {
 		if err := n.claim(dctx, meta); err != nil {
 			return nil, d.fsys.errno("create", path(d.bucket, key), err)
 		}
-		return n, 0
+	} else {
+		n.beginNew(meta)
 	}
-	n.beginNew(meta)
+	d.namesChanged()
 	return n, 0
 }
 

@@ -23,7 +23,9 @@
 //	copyrange.go         bytes of one file that are those of another
 //	rename.go unlink.go  changes of names; unlinkbatch.go: many at a time
 //	gate.go              keeps changes out of a directory that is renamed
-//	attr.go xattr.go     pure: attributes <-> object metadata; and their inode side
+//	attr.go              pure: attributes <-> what stat shows
+//	convention.go        pure: attributes <-> object metadata
+//	xattr.go             extended attributes <-> object metadata, and their inode side
 //	heads.go             HEAD results, single flight, remembered, sent ahead
 //	interrupt.go         which signals end a question
 //	errno.go             one table: kinds of error -> errno
@@ -45,6 +47,7 @@
 //	handle.mu    the reader of a handle; takes fsys.tree
 //	file.mu      attributes, version, counters of handles
 //	special.mu   the stored object
+//	root.mu      when a bucket was made or removed
 //	dir.mu       marker, hidden names, what is remembered of names
 //	unlinks.mu   batches of objects to delete
 //	fsys.tree    parent and name of every inode

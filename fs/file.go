@@ -45,10 +45,12 @@ type file struct {
 	meta      map[string]string
 	metaDirty bool
 
-	local  bool // content holds bytes that the store does not have
-	size   int64
-	wrote  time.Time
-	failed error // what became of the last commit that failed
+	local bool // content holds bytes that the store does not have
+	size  int64
+	wrote time.Time
+	// touched is when attributes were changed that wait for the commit.
+	touched time.Time
+	failed  error // what became of the last commit that failed
 	// failures counts those: a failure is the answer to all handles that were
 	// opened before it.
 	failures int
@@ -273,17 +275,16 @@ func (n *file) fillAttr(out *fuse.Attr) time.Duration {
 	}
 	out.Size = uint64(n.obj.Size)
 	out.Blocks = blocksOf(out.Size)
-	// LIST tells milliseconds, HEAD seconds: a time that flips between them
-	// would make the kernel drop its pages and make build again.
-	t := n.obj.LastModified.Truncate(time.Second)
+	changed := inSeconds(n.obj.LastModified)
+	written := changed
 	if n.local {
-		out.Size, t = uint64(n.size), n.wrote
+		out.Size, written, changed = uint64(n.size), n.wrote, n.wrote
 		out.Blocks = blocksOf(out.Size)
 	}
-	if !a.mtime.IsZero() {
-		t = a.mtime
+	if (n.local || n.gone) && n.touched.After(changed) {
+		changed = n.touched
 	}
-	setTimes(out, t)
+	a.fillTimes(out, written, changed)
 	if n.local || n.metaDirty || n.checked.IsZero() {
 		return 0
 	}
@@ -305,6 +306,9 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 
 // Setattr implements gofuse.NodeSetattrer.
 func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if size, ok := in.GetSize(); ok && size > sizeMax {
+		return syscall.EFBIG
+	}
 	if h, ok := fh.(*handle); ok && in.Valid&fuse.FATTR_SIZE != 0 {
 		if err := n.refuses(h.failures); err != nil {
 			return toErrno(err)
@@ -333,7 +337,7 @@ func (n *file) setattr(ctx context.Context, in *fuse.SetAttrIn, h *handle) error
 	return n.changeMeta(dctx, func(meta map[string]string) error {
 		a := attributesOf(meta)
 		a.change(in, syscall.S_IFREG)
-		a.put(meta)
+		a.put(meta, n.fsys.cfg.Convention)
 		return nil
 	})
 }
@@ -404,7 +408,9 @@ func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
 	h := n.newHandle(ctx, flags)
 	if flags&syscall.O_TRUNC != 0 {
 		h.wrote.Store(true)
-		err = n.truncateAtOpen(dctx, h)
+		if err = n.truncateAtOpen(dctx, h); err == nil {
+			err = n.dropSetID(ctx, dctx)
+		}
 	}
 	leave()
 	if err != nil {
@@ -412,6 +418,27 @@ func (n *file) openHandle(ctx context.Context, flags uint32) (*handle, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// dropSetID takes the set-id bits of a file away that the caller of ctx has
+// emptied by opening it: of every other change the kernel sees to that itself,
+// and asks for it.
+func (n *file) dropSetID(ctx, dctx context.Context) error {
+	if caller, ok := fuse.FromContext(ctx); !ok || caller.Uid == 0 {
+		return nil
+	}
+	return n.changeMeta(dctx, func(meta map[string]string) error {
+		a := attributesOf(meta)
+		kept := a.mode &^ syscall.S_ISUID
+		if kept&syscall.S_IXGRP != 0 {
+			kept &^= syscall.S_ISGID
+		}
+		if kept != a.mode {
+			a.mode = kept
+			a.put(meta, n.fsys.cfg.Convention)
+		}
+		return nil
+	})
 }
 
 // change begins a change of the file: a context detached from the request,

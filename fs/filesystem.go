@@ -190,6 +190,13 @@ func (f *filesystem) protected(ctx context.Context, b objstore.Bucket, key strin
 // full reports whether attributes come from object metadata.
 func (f *filesystem) full() bool { return f.cfg.Attributes == AttributesFull }
 
+// keepingMtime makes a copy as old as what it is made of, which was written at
+// t unless its metadata says more: a store dates a copy anew.
+func (f *filesystem) keepingMtime(t time.Time) objstore.CopyOptions {
+	missing, unless := f.cfg.Convention.missingMtime(inSeconds(t))
+	return objstore.CopyOptions{Missing: missing, MissingUnless: unless}
+}
+
 // entryTimeouts sets how long the kernel may believe an entry.
 func (f *filesystem) entryTimeouts(out *fuse.EntryOut, ttl time.Duration) {
 	out.SetEntryTimeout(f.cfg.MetadataTTL)

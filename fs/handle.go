@@ -139,9 +139,17 @@ func (r reply) Bytes(buf []byte) ([]byte, fuse.Status) { return buf[:r.CopyTo(bu
 // Done implements fuse.ReadResult: the kernel has its copy.
 func (r reply) Done() { r.Release() }
 
+// sizeMax is the largest file in bytes: S3's 10,000 parts of 5 GiB. What a
+// program asks for beyond, most likely by mistake, would be sent for days
+// before the store refuses it.
+const sizeMax = 10_000 * 5 << 30
+
 // Write implements gofuse.FileWriter.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
 	n := h.file
+	if off > sizeMax-int64(len(data)) {
+		return 0, syscall.EFBIG
+	}
 	if err := n.refuses(h.failures); err != nil {
 		return 0, toErrno(err)
 	}
@@ -255,6 +263,9 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
 	if mode&^keepSize != 0 {
 		return syscall.EOPNOTSUPP
+	}
+	if off > sizeMax || size > sizeMax-off {
+		return syscall.EFBIG
 	}
 	if mode&keepSize != 0 {
 		return 0

@@ -24,9 +24,12 @@ func (d *dir) learn(f finding) {
 	case !f.hasObj:
 		d.complete, d.meta = true, nil
 	case f.complete:
-		d.complete, d.meta, d.modified = true, objstore.CloneMeta(f.obj.Meta), f.obj.LastModified
+		if d.complete && !attributesOf(d.meta).mtime.Equal(attributesOf(f.obj.Meta).mtime) {
+			d.named = time.Time{} // somebody else has set it
+		}
+		d.complete, d.meta, d.modified = true, objstore.CloneMeta(f.obj.Meta), inSeconds(f.obj.LastModified)
 	case !d.complete:
-		d.modified = f.obj.LastModified
+		d.modified = inSeconds(f.obj.LastModified)
 	}
 }
 
@@ -34,27 +37,32 @@ func (d *dir) learn(f finding) {
 func (d *dir) setMarker(meta map[string]string, modified time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.marked, d.complete, d.meta, d.modified = true, true, meta, modified
+	d.marked, d.complete, d.meta, d.modified, d.named = true, true, meta, inSeconds(modified), time.Time{}
 }
 
 func (d *dir) fillAttr(out *fuse.Attr) {
-	d.mu.Lock()
-	a := attributesOf(d.meta)
-	modified := d.modified
-	d.mu.Unlock()
 	cfg := &d.fsys.cfg
-	if !d.fsys.full() && d.hasMarkerKey() {
-		a = attributes{}
+	stored := d.fsys.full() || !d.hasMarkerKey()
+	d.mu.Lock()
+	var a attributes
+	if stored {
+		a = attributesOf(d.meta)
 	}
+	modified, named := d.modified, d.named
+	d.mu.Unlock()
 	out.Ino = d.StableAttr().Ino
 	cfg.fillOwner(out, a, syscall.S_IFDIR, cfg.DirMode)
 	// One link: programs that count subdirectories by links, as find does
 	// with two and more, look into each entry instead.
 	out.Nlink = 1
-	if !a.mtime.IsZero() {
-		modified = a.mtime
+	changed := modified
+	if !named.IsZero() {
+		a.mtime = named
+		if named.After(changed) {
+			changed = named
+		}
 	}
-	setTimes(out, modified)
+	a.fillTimes(out, modified, changed)
 }
 
 // Getattr implements gofuse.NodeGetattrer.
@@ -72,7 +80,7 @@ func (d *dir) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.SetAttr
 	err := d.changeMeta(ctx, func(meta map[string]string) error {
 		a := attributesOf(meta)
 		a.change(in, syscall.S_IFDIR)
-		a.put(meta)
+		a.put(meta, d.fsys.cfg.Convention)
 		return nil
 	})
 	if err != nil {
@@ -97,13 +105,22 @@ func (d *dir) changeMeta(ctx context.Context, change func(map[string]string) err
 	}
 	d.mu.Lock()
 	meta := objstore.CloneMeta(d.meta)
+	// The marker is dated anew; the names are as old as before.
+	a := attributesOf(meta)
+	switch {
+	case !d.named.IsZero():
+		a.mtime = d.named
+	case a.mtime.IsZero():
+		a.mtime = d.modified
+	}
 	d.mu.Unlock()
+	a.put(meta, d.fsys.cfg.Convention)
 	if err := change(meta); err != nil {
 		return err
 	}
 	if !d.hasMarkerKey() {
 		d.mu.Lock()
-		d.meta = meta
+		d.meta, d.modified, d.named = meta, time.Now(), time.Time{}
 		d.mu.Unlock()
 		d.fsys.mu.Lock()
 		d.fsys.attrs[d.bucket.Name()] = meta

@@ -83,7 +83,7 @@ func serve(mountpoint string, top gofuse.InodeEmbedder, names *tmpNames, opts *g
 // top returns the root inode.
 func (f *filesystem) top(ctx context.Context) (gofuse.InodeEmbedder, error) {
 	if f.cfg.Bucket == "" {
-		return &root{fsys: f, born: time.Now()}, nil
+		return f.newRoot(), nil
 	}
 	b, err := f.bucket(ctx, f.cfg.Bucket)
 	if err != nil {

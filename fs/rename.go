@@ -128,7 +128,16 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 			}
 		}
 	}
-	done, err := d.bucket.Copy(ctx, newKey, src, objstore.CopyOptions{})
+	var opts objstore.CopyOptions
+	switch n := ch.Operations().(type) {
+	case *file:
+		n.mu.Lock()
+		opts = n.keepingMtimeLocked()
+		n.mu.Unlock()
+	case *special:
+		opts = d.fsys.keepingMtime(n.object().LastModified)
+	}
+	done, err := d.bucket.Copy(ctx, newKey, src, opts)
 	if err != nil {
 		back()
 		return err
@@ -161,12 +170,16 @@ func (d *dir) renameFile(ctx context.Context, ch *gofuse.Inode, nm string, to *d
 	case *file:
 		n.mu.Lock()
 		n.carryLocked(done)
+		if n.meta != nil {
+			n.meta, _ = opts.MetaOf(n.meta)
+		}
 		n.mu.Unlock()
 	case *special:
-		n.mu.Lock()
-		n.obj.ETag = done.ETag
-		n.mu.Unlock()
+		meta, _ := opts.MetaOf(n.object().Meta)
+		n.carry(done, meta)
 	}
+	d.namesChanged()
+	to.namesChanged()
 	return nil
 }
 
@@ -267,7 +280,7 @@ func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newNam
 		d.didChange(nm)
 		to.didChange(newName)
 	}()
-	m := move{bucket: d.bucket, from: from, dest: dest, live: map[string]*file{}, made: map[*file]objstore.Object{}}
+	m := move{fsys: d.fsys, bucket: d.bucket, from: from, dest: dest, live: map[string]*file{}, made: map[*file]objstore.Object{}}
 	sub.liveFiles(m.live)
 	if err := m.copyAll(ctx); err != nil {
 		// Not with ctx: what was begun is cleaned up whatever ended it.
@@ -286,6 +299,8 @@ func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newNam
 	sub.place = place{to, newName}
 	d.fsys.tree.Unlock()
 	sub.moved(m.made)
+	d.namesChanged()
+	to.namesChanged()
 	d.fsys.lose(ctx, target)
 	return nil
 }
@@ -325,6 +340,7 @@ func (d *dir) liveFiles(m map[string]*file) {
 
 // move is the rename of a directory's objects.
 type move struct {
+	fsys       *filesystem
 	bucket     objstore.Bucket
 	from, dest string
 	keys       []string         // below from, but for the marker last
@@ -347,14 +363,14 @@ func (m *move) copyAll(ctx context.Context) error {
 	}
 	results := make(chan result, len(m.live))
 	var stop error
-	marker := false
+	var marker *objstore.Entry
 	for e, err := range m.bucket.List(ctx, objstore.Query{Prefix: m.from}) {
 		if err != nil {
 			stop = err
 			break
 		}
 		if e.Key == m.from {
-			marker = true
+			marker = &e
 			continue
 		}
 		key := m.dest + e.Key[len(m.from):]
@@ -363,7 +379,7 @@ func (m *move) copyAll(ctx context.Context) error {
 		}
 		m.keys = append(m.keys, e.Key)
 		g.Go(func() error {
-			done, err := m.bucket.Copy(ctx, key, objstore.Ref{Key: e.Key, ETag: e.ETag}, objstore.CopyOptions{})
+			done, err := m.bucket.Copy(ctx, key, objstore.Ref{Key: e.Key, ETag: e.ETag}, m.fsys.keepingMtime(e.LastModified))
 			if err != nil {
 				failed.Store(true)
 				return err
@@ -384,9 +400,9 @@ func (m *move) copyAll(ctx context.Context) error {
 	for r := range results {
 		m.made[r.n] = r.done
 	}
-	if marker {
+	if marker != nil {
 		m.keys = append(m.keys, m.from)
-		_, err := m.bucket.Copy(ctx, m.dest, objstore.Ref{Key: m.from}, objstore.CopyOptions{})
+		_, err := m.bucket.Copy(ctx, m.dest, objstore.Ref{Key: m.from}, m.fsys.keepingMtime(marker.LastModified))
 		return err
 	}
 	return nil
@@ -427,6 +443,7 @@ func (d *dir) moved(made map[*file]objstore.Object) {
 			n.mu.Lock()
 			if done, ok := made[n]; ok {
 				n.carryLocked(done)
+				n.complete = false // the copy says when it was written, the original may not have
 			} else {
 				n.stale = true // it was looked up while its directory moved
 			}

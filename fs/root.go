@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,13 +18,30 @@ type root struct {
 	gofuse.Inode
 	fsys *filesystem
 	born time.Time
+
+	mu      sync.Mutex
+	changed time.Time // when this mount last made or removed a bucket
+}
+
+func (f *filesystem) newRoot() *root {
+	now := time.Now()
+	return &root{fsys: f, born: now, changed: now}
+}
+
+func (r *root) namesChanged() {
+	r.mu.Lock()
+	r.changed = time.Now()
+	r.mu.Unlock()
 }
 
 func (r *root) fillAttr(out *fuse.Attr) {
 	cfg := &r.fsys.cfg
 	cfg.fillOwner(out, attributes{}, syscall.S_IFDIR, cfg.DirMode)
 	out.Nlink = 1
-	setTimes(out, r.born)
+	r.mu.Lock()
+	t := r.changed
+	r.mu.Unlock()
+	attributes{}.fillTimes(out, t, t)
 }
 
 // Getattr implements gofuse.NodeGetattrer.
@@ -84,6 +102,7 @@ func (r *root) Mkdir(ctx context.Context, nm string, _ uint32, out *fuse.EntryOu
 		}
 		return nil, r.fsys.errno("mkdir", nm, err)
 	}
+	r.namesChanged()
 	r.fsys.log.Info("bucket created", "bucket", nm, "encryption", enc.Mode)
 	b, err := r.fsys.bucket(dctx, nm)
 	if err != nil {
@@ -108,6 +127,7 @@ func (r *root) Rmdir(ctx context.Context, nm string) syscall.Errno {
 		return r.fsys.errno("rmdir", nm, err)
 	}
 	r.fsys.forgetBucket(nm)
+	r.namesChanged()
 	return 0
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -79,11 +80,8 @@ func (l *special) fillAttr(out *fuse.Attr) {
 	out.Rdev = a.rdev
 	out.Size = uint64(obj.Size)
 	out.Blocks = blocksOf(out.Size)
-	t := a.mtime
-	if t.IsZero() {
-		t = obj.LastModified
-	}
-	setTimes(out, t)
+	t := inSeconds(obj.LastModified)
+	a.fillTimes(out, t, t)
 }
 
 // Getattr implements gofuse.NodeGetattrer.
@@ -112,14 +110,14 @@ func (l *special) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.Set
 	}
 	defer leave()
 	obj := l.object()
-	meta := objstore.CloneMeta(obj.Meta)
+	meta, _ := l.fsys.keepingMtime(obj.LastModified).MetaOf(objstore.CloneMeta(obj.Meta))
 	a := attributesOf(meta)
 	kind := a.kind(obj.Size)
 	a.change(in, kind)
 	if kind == syscall.S_IFLNK {
 		a.mode = syscall.S_IFLNK | 0o777
 	}
-	a.put(meta)
+	a.put(meta, l.fsys.cfg.Convention)
 	key := l.key()
 	done, err := l.bucket.Copy(dctx, key, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.CopyOptions{Meta: meta})
 	if err != nil {
@@ -127,15 +125,20 @@ func (l *special) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.Set
 	}
 	l.fsys.heads.forget(l.bucket.Name(), key)
 	parent.didChange(nm)
-	l.mu.Lock()
-	l.obj.ETag, l.obj.Meta = done.ETag, meta
-	if !done.LastModified.IsZero() {
-		l.obj.LastModified = done.LastModified
-	}
-	l.mu.Unlock()
+	l.carry(done, meta)
 	l.fillAttr(&out.Attr)
 	out.SetTimeout(l.fsys.cfg.MetadataTTL)
 	return 0
+}
+
+// carry takes over the version that a copy with such metadata made.
+func (l *special) carry(done objstore.Object, meta map[string]string) {
+	if done.LastModified.IsZero() {
+		done.LastModified = time.Now() // until the next lookup, when the store tells
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.obj.ETag, l.obj.LastModified, l.obj.Meta = done.ETag, done.LastModified, meta
 }
 
 // Readlink implements gofuse.NodeReadlinker.
@@ -177,7 +180,7 @@ func (d *dir) newSpecial(ctx context.Context, op, nm, content string, mode, rdev
 	meta := map[string]string{}
 	a := d.newAttributes(ctx, mode, kind)
 	a.rdev = rdev
-	a.put(meta)
+	a.put(meta, d.fsys.cfg.Convention)
 	dctx, leave, err := d.change(ctx)
 	if err != nil {
 		return nil, toErrno(err)
@@ -188,6 +191,7 @@ func (d *dir) newSpecial(ctx context.Context, op, nm, content string, mode, rdev
 		return nil, d.fsys.errno(op, path(d.bucket, key), err)
 	}
 	d.didChange(nm)
+	d.namesChanged()
 	obj.Meta = meta
 	obj.Key, obj.Size = key, int64(len(content))
 	if obj.LastModified.IsZero() {

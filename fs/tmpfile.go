@@ -54,7 +54,7 @@ func (d *dir) newTmpfile(ctx context.Context, nm string, mode uint32) (*file, sy
 	n := d.fsys.newFile(d.bucket, place{d, nm})
 	n.gone, n.nameless = true, true
 	meta := map[string]string{}
-	d.newAttributes(ctx, mode, syscall.S_IFREG).put(meta)
+	d.newAttributes(ctx, mode, syscall.S_IFREG).put(meta, d.fsys.cfg.Convention)
 	n.beginNew(meta)
 	return n, 0
 }

@@ -61,6 +61,7 @@ func (d *dir) Unlink(ctx context.Context, nm string) syscall.Errno {
 	}
 	if err == nil {
 		d.fsys.keepIno(d.GetChild(nm))
+		d.namesChanged()
 	}
 	d.didChange(nm)
 	return d.fsys.errno("unlink", path(d.bucket, key), err)
@@ -387,6 +388,7 @@ func (d *dir) Rmdir(ctx context.Context, nm string) syscall.Errno {
 	}
 	d.fsys.keepIno(d.GetChild(nm))
 	d.didChange(nm)
+	d.namesChanged()
 	return 0
 }
 

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"encoding/base64"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -17,10 +18,6 @@ const (
 	userPrefix = "user."
 	s3Prefix   = "user.s3."
 )
-
-// metaMax is the limit in bytes of all user metadata of an object, names and
-// values, that S3 documents.
-const metaMax = 2 << 10
 
 // binaryPrefix marks the metadata value of an attribute that is no printable
 // ASCII text; base64 follows. A text that begins so is encoded as well.
@@ -53,7 +50,7 @@ func decodeValue(s string) string {
 // folds names to lower case, and they travel in HTTP headers.
 func metaName(attr string) (string, bool) {
 	nm, ok := strings.CutPrefix(attr, userPrefix)
-	if !ok || nm == "" || strings.HasPrefix(attr, s3Prefix) || reservedMeta(nm) {
+	if !ok || nm == "" || strings.HasPrefix(attr, s3Prefix) || slices.Contains(attributeNames, nm) {
 		return "", false
 	}
 	for _, c := range []byte(nm) {
@@ -62,15 +59,6 @@ func metaName(attr string) (string, bool) {
 		}
 	}
 	return nm, true
-}
-
-// metaSize is what counts against metaMax.
-func metaSize(meta map[string]string) int {
-	n := 0
-	for k, v := range meta {
-		n += len(k) + len(v)
-	}
-	return n
 }
 
 // encryptionXattrs adds how something is, or will be, protected.
@@ -230,7 +218,13 @@ func setXattr(meta map[string]string, nm string, data []byte, flags uint32) erro
 		return syscall.ENODATA
 	}
 	meta[nm] = encodeValue(data)
-	if metaSize(meta) > metaMax {
+	room := objstore.MetaMax - attributeRoom
+	for name, value := range meta {
+		if !slices.Contains(attributeNames, name) {
+			room -= len(name) + len(value)
+		}
+	}
+	if room < 0 {
 		return syscall.ENOSPC
 	}
 	return nil

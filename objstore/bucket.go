@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"maps"
 )
 
 // ScratchPrefix begins the last component of the key of every scratch object, by
@@ -118,12 +119,45 @@ type CreateOptions struct {
 type CopyOptions struct {
 	// Meta replaces the user metadata when not nil; an empty map clears it.
 	Meta map[string]string
+	// Missing is user metadata for a copy of what has none of the names in
+	// it or in MissingUnless, and room for it. It is not looked at beside
+	// Meta.
+	Missing       map[string]string
+	MissingUnless []string
 	// Headers replaces the headers when not nil.
 	Headers *Headers
 	// Encryption is a wish by name. With the zero value a policy by name
 	// wins, and otherwise the source's mode and key are kept.
 	Encryption Encryption
 	Cond       Condition
+}
+
+// MetaMax is the limit in bytes of all user metadata of an object, names and
+// values, that S3 documents.
+const MetaMax = 2 << 10
+
+// MetaOf returns the user metadata that the copy of an object with such gets,
+// which may share memory with it, and whether that is another.
+func (o CopyOptions) MetaOf(source map[string]string) (meta map[string]string, changed bool) {
+	if o.Meta != nil {
+		return o.Meta, true
+	}
+	if len(o.Missing) == 0 || MetaSize(source)+MetaSize(o.Missing) > MetaMax {
+		return source, false
+	}
+	for _, name := range o.MissingUnless {
+		if _, there := source[name]; there {
+			return source, false
+		}
+	}
+	for name := range o.Missing {
+		if _, there := source[name]; there {
+			return source, false
+		}
+	}
+	meta = CloneMeta(source)
+	maps.Copy(meta, o.Missing)
+	return meta, true
 }
 
 // Writer receives one new object version. Its methods are called by one

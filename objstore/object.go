@@ -89,3 +89,12 @@ func CloneMeta(m map[string]string) map[string]string {
 	}
 	return maps.Clone(m)
 }
+
+// MetaSize returns what user metadata counts against [MetaMax].
+func MetaSize(m map[string]string) int {
+	n := 0
+	for name, value := range m {
+		n += len(name) + len(value)
+	}
+	return n
+}

@@ -38,6 +38,7 @@ type Config struct {
 
 	ReadOnly    bool          `yaml:"read-only"`
 	Attributes  choice        `yaml:"attributes"`
+	Convention  choice        `yaml:"metadata-convention"`
 	Exclusive   choice        `yaml:"exclusive"`
 	Unlink      choice        `yaml:"unlink"`
 	MetadataTTL time.Duration `yaml:"metadata-ttl"`
@@ -100,6 +101,7 @@ var (
 	listVersions   = []string{"auto", "1", "2"}
 	sseModes       = []string{sseAuto, sseAES256, sseKMS, sseDSSE, sseCustomer, sseNone}
 	attributeModes = []string{"auto", "list", "full"}
+	conventions    = []string{"s3fs", "rclone", "fsx"}
 	exclusiveModes = []string{"close", "open"}
 	unlinkModes    = []string{"now", "batched"}
 	rescueModes    = []string{rescueFile, rescueMount, rescueOff}
@@ -114,6 +116,7 @@ func defaultConfig() Config {
 		ListVersion: choice{"auto", listVersions},
 		SSE:         choice{"auto", sseModes},
 		Attributes:  choice{"auto", attributeModes},
+		Convention:  choice{"s3fs", conventions},
 		Exclusive:   choice{"close", exclusiveModes},
 		Unlink:      choice{"now", unlinkModes},
 		Rescue:      choice{rescueFile, rescueModes},

@@ -91,12 +91,10 @@ func (b *bucket) protectCopy(ctx context.Context, dstKey string, src, wish objst
 // effective returns the metadata and headers of the copy, and whether they
 // must be said because the server would not keep them.
 func effective(from objstore.Object, opts objstore.CopyOptions) (meta map[string]string, h objstore.Headers, replace bool) {
-	meta, h = from.Meta, from.Headers
+	h = from.Headers
+	meta, replace = opts.MetaOf(from.Meta)
 	// MinIO drops Expires from a copy that keeps everything.
-	replace = h.Expires != ""
-	if opts.Meta != nil {
-		meta, replace = opts.Meta, true
-	}
+	replace = replace || h.Expires != ""
 	if opts.Headers != nil {
 		h, replace = *opts.Headers, true
 	}

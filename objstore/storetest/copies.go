@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 
 	"coffer/objstore"
@@ -16,6 +17,8 @@ func (s *suite) testCopy(t *testing.T) {
 		ContentEncoding: "identity", ContentLanguage: "de", Expires: "Wed, 21 Oct 2065 07:28:00 GMT"}
 	newHeaders := objstore.Headers{ContentType: "text/plain"}
 	newMeta := map[string]string{"fresh": "yes"}
+	more := map[string]string{"name": meta["name"], "mode": meta["mode"], "fresh": "yes"}
+	tooLong := map[string]string{"fresh": strings.Repeat("x", objstore.MetaMax)}
 	data := map[string][]byte{"single": random(40, 1000), "multipart": random(41, 2*s.PartSize+5), "empty": nil}
 	for key, d := range data {
 		if _, err := write(t.Context(), b, key, d, objstore.CreateOptions{Meta: meta, Headers: headers}); err != nil {
@@ -33,9 +36,13 @@ func (s *suite) testCopy(t *testing.T) {
 			{"NewMeta", objstore.CopyOptions{Meta: newMeta}, newMeta, headers},
 			{"NoMeta", objstore.CopyOptions{Meta: map[string]string{}}, nil, headers},
 			{"NewHeaders", objstore.CopyOptions{Headers: &newHeaders}, meta, newHeaders},
+			{"Missing", objstore.CopyOptions{Missing: newMeta, MissingUnless: []string{"absent"}}, more, headers},
+			{"NotMissing", objstore.CopyOptions{Missing: map[string]string{"mode": "1", "fresh": "yes"}}, meta, headers},
+			{"NotMissingUnless", objstore.CopyOptions{Missing: newMeta, MissingUnless: []string{"mode"}}, meta, headers},
+			{"NoRoomForMissing", objstore.CopyOptions{Missing: tooLong}, meta, headers},
 			{"AllNew", objstore.CopyOptions{Meta: newMeta, Headers: &newHeaders}, newMeta, newHeaders},
 		} {
-			if src == "multipart" && tc.name != "Kept" && tc.name != "AllNew" {
+			if src == "multipart" && tc.name != "Kept" && tc.name != "Missing" && tc.name != "AllNew" {
 				continue // megabytes that would prove little more
 			}
 			for place, dst := range map[string]objstore.Bucket{"Same": b, "Across": other} {

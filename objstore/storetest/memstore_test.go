@@ -273,9 +273,8 @@ func (b *memBucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, o
 	if err := b.check("copy", dstKey, opts.Cond); err != nil {
 		return objstore.Object{}, err
 	}
-	if opts.Meta != nil {
-		o.Meta = maps.Clone(opts.Meta)
-	}
+	meta, _ := opts.MetaOf(o.Meta)
+	o.Meta = maps.Clone(meta)
 	if opts.Headers != nil {
 		o.Headers = *opts.Headers
 	}

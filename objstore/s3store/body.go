@@ -52,7 +52,8 @@ func (r *body) start() (objstore.Object, error) {
 	if err != nil {
 		return objstore.Object{}, err
 	}
-	obj := objectOfGet(r.ref.Key, f.out, f.total)
+	obj := objectOf(r.ref.Key, f.resp.Header)
+	obj.Size, obj.StoredSize, obj.SizeKnown = f.total, f.total, true
 	r.left, r.total = f.n, f.total
 	r.ref.ETag = obj.ETag
 	if r.pos == 0 && r.left == r.total {
@@ -83,7 +84,7 @@ func (r *body) adopt(f *fetched) error {
 // readSome reads from the connection and gives it up when it stalls.
 func (r *body) readSome(p []byte) (int, error) {
 	r.stall.Reset(r.b.s.patience.body)
-	n, err := r.cur.out.Body.Read(p)
+	n, err := r.cur.resp.Body.Read(p)
 	r.stall.Stop()
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(r.cur.ctx); cause != nil {
@@ -183,7 +184,7 @@ func (r *body) resume() error {
 	}
 	if f.total != r.total || f.n != r.left {
 		f.cancel(nil)
-		_ = f.out.Body.Close()
+		_ = f.resp.Body.Close()
 		return newError("get", r.name, objstore.Integrity, "the object had %d bytes and has %d under the same ETag", r.total, f.total)
 	}
 	if err := r.adopt(f); err != nil {
@@ -214,7 +215,7 @@ func (r *body) drop() {
 	}
 	r.stall.Stop()
 	r.cur.cancel(nil)
-	_ = r.cur.out.Body.Close()
+	_ = r.cur.resp.Body.Close()
 	r.cur = nil
 }
 
@@ -225,7 +226,7 @@ func (r *body) fail(err error) error {
 	}
 	if r.cur != nil && err == io.EOF {
 		// Read to its end: closing it the gentle way keeps the connection.
-		_ = r.cur.out.Body.Close()
+		_ = r.cur.resp.Body.Close()
 	}
 	r.drop()
 	return r.err

@@ -9,7 +9,6 @@ import (
 
 	"coffer/objstore"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
@@ -21,6 +20,7 @@ type bucket struct {
 	name   string
 	region string
 	client *s3.Client
+	wire   *wire
 	// losesKeys is set once a V2 listing was seen to lose keys.
 	losesKeys atomic.Bool
 	// refused is set once it was logged why nothing is written here.
@@ -39,7 +39,7 @@ var (
 )
 
 func newBucket(s *Store, name, region string) *bucket {
-	return &bucket{s: s, name: name, region: region, client: s.client(name, region), proofs: map[question]*proof{}}
+	return &bucket{s: s, name: name, region: region, client: s.client(name, region), wire: s.wireTo(name, region), proofs: map[question]*proof{}}
 }
 
 // Name returns the bucket's name.
@@ -53,12 +53,12 @@ func (b *bucket) bucketOf(ref objstore.Ref) string {
 	return ref.Bucket
 }
 
-// clientOf returns the client for the bucket of ref.
-func (b *bucket) clientOf(ctx context.Context, ref objstore.Ref) *s3.Client {
+// wireOf returns the way to the bucket of ref.
+func (b *bucket) wireOf(ctx context.Context, ref objstore.Ref) *wire {
 	if name := b.bucketOf(ref); name != b.name {
-		return b.s.client(name, b.s.regionOf(ctx, name))
+		return b.s.wireTo(name, b.s.regionOf(ctx, name))
 	}
-	return b.client
+	return b.wire
 }
 
 // Head returns what the store knows of ref.
@@ -72,9 +72,9 @@ func (b *bucket) head(ctx context.Context, o operation, ref objstore.Ref) (objst
 	}
 	var obj objstore.Object
 	err := b.withKey(ctx, o, ref, "", func(ctx context.Context) (objstore.ETag, objstore.Encryption, error) {
-		out, err := b.headOnce(ctx, o, ref)
+		seen, err := b.headOnce(ctx, o, ref)
 		if err == nil {
-			obj = objectOfHead(ref.Key, out)
+			obj = seen
 		}
 		return obj.ETag, obj.Encryption, err
 	})
@@ -88,83 +88,76 @@ func (b *bucket) head(ctx context.Context, o operation, ref objstore.Ref) (objst
 }
 
 // headOnce sends the request with the customer key of ctx.
-func (b *bucket) headOnce(ctx context.Context, o operation, ref objstore.Ref) (*s3.HeadObjectOutput, error) {
-	in := &s3.HeadObjectInput{
-		Bucket: aws.String(b.bucketOf(ref)), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
-		ChecksumMode: types.ChecksumModeEnabled,
+func (b *bucket) headOnce(ctx context.Context, o operation, ref objstore.Ref) (objstore.Object, error) {
+	w := b.wireOf(ctx, ref)
+	send := func(checksum string) (*http.Response, error) {
+		return do(ctx, o, func(ctx context.Context) (*http.Response, error) {
+			r := newRequest("HeadObject", http.MethodHead, ref.Key)
+			r.version(ref.VersionID)
+			r.set("X-Amz-Checksum-Mode", checksum)
+			return w.send(ctx, r)
+		})
 	}
-	client := b.clientOf(ctx, ref)
-	send := func(ctx context.Context) (*s3.HeadObjectOutput, error) { return client.HeadObject(ctx, in) }
-	out, err := do(ctx, o, send)
+	resp, err := send("ENABLED")
 	status := statusOf(err)
 	if e, _ := ctx.Value(sseKey{}).(ask); e.Mode != objstore.ModeSSEC && (status == http.StatusForbidden || status == http.StatusBadRequest && b.s.keys.empty()) {
 		// Asking for the checksum of a KMS object takes the right to decrypt,
 		// and a key that is not disabled.
-		in.ChecksumMode = ""
-		out, err = do(ctx, o, send)
+		resp, err = send("")
 	}
-	return out, err
+	if err != nil {
+		return objstore.Object{}, err
+	}
+	obj := objectOf(ref.Key, resp.Header)
+	if n := resp.ContentLength; n >= 0 {
+		obj.Size, obj.StoredSize, obj.SizeKnown = n, n, true
+	}
+	return obj, nil
 }
 
-// objectOfHead translates a reply to HeadObject.
-func objectOfHead(key string, out *s3.HeadObjectOutput) objstore.Object {
-	o := objstore.Object{
-		Entry: objstore.Entry{
-			Key: key, ETag: etagOf(out.ETag), LastModified: aws.ToTime(out.LastModified), StorageClass: storageClass(string(out.StorageClass)),
-		},
-		VersionID:  versionOf(out.VersionId),
-		Encryption: encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, out.SSECustomerKeyMD5, out.BucketKeyEnabled),
-		Meta:       decodeMeta(out.Metadata),
-		Headers: objstore.Headers{
-			ContentType: aws.ToString(out.ContentType), ContentEncoding: contentEncoding(out.ContentEncoding), ContentLanguage: aws.ToString(out.ContentLanguage),
-			ContentDisposition: aws.ToString(out.ContentDisposition), CacheControl: aws.ToString(out.CacheControl), Expires: aws.ToString(out.ExpiresString),
-		},
-		Archived: archived(string(out.StorageClass), out.Restore, string(out.ArchiveStatus)),
-	}
-	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&o)
-	if out.ContentLength != nil {
-		o.Size, o.StoredSize, o.SizeKnown = *out.ContentLength, *out.ContentLength, true
-	}
-	return o
-}
+// metaPrefix is what the headers of user metadata begin with.
+const metaPrefix = "X-Amz-Meta-"
 
-// objectOfGet translates a reply to GetObject; size is the whole object's.
-func objectOfGet(key string, out *s3.GetObjectOutput, size int64) objstore.Object {
-	o := objstore.Object{
-		Entry: objstore.Entry{
-			Key: key, Size: size, StoredSize: size, SizeKnown: true, ETag: etagOf(out.ETag),
-			LastModified: aws.ToTime(out.LastModified), StorageClass: storageClass(string(out.StorageClass)),
-		},
-		VersionID:  versionOf(out.VersionId),
-		Encryption: encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, out.SSECustomerKeyMD5, out.BucketKeyEnabled),
-		Meta:       decodeMeta(out.Metadata),
-		Headers: objstore.Headers{
-			ContentType: aws.ToString(out.ContentType), ContentEncoding: contentEncoding(out.ContentEncoding), ContentLanguage: aws.ToString(out.ContentLanguage),
-			ContentDisposition: aws.ToString(out.ContentDisposition), CacheControl: aws.ToString(out.CacheControl), Expires: aws.ToString(out.ExpiresString),
-		},
-		Archived: archived(string(out.StorageClass), out.Restore, ""),
+// objectOf is what the headers of a reply say of an object, all but its size.
+func objectOf(key string, h http.Header) objstore.Object {
+	modified, _ := http.ParseTime(h.Get("Last-Modified")) // zero where none is told
+	class, restore := h.Get("X-Amz-Storage-Class"), h.Get("X-Amz-Restore")
+	var meta map[string]string
+	for name, values := range h {
+		if rest, ok := strings.CutPrefix(name, metaPrefix); ok {
+			if meta == nil {
+				meta = map[string]string{}
+			}
+			meta[rest] = values[0]
+		}
 	}
-	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&o)
+	o := objstore.Object{
+		Entry:      objstore.Entry{Key: key, ETag: etagOf(h.Get("Etag")), LastModified: modified, StorageClass: storageClass(class)},
+		VersionID:  h.Get("X-Amz-Version-Id"),
+		Encryption: encryptionIn(h),
+		Meta:       decodeMeta(meta),
+		Headers: objstore.Headers{
+			ContentType: h.Get("Content-Type"), ContentEncoding: contentEncoding(h.Get("Content-Encoding")), ContentLanguage: h.Get("Content-Language"),
+			ContentDisposition: h.Get("Content-Disposition"), CacheControl: h.Get("Cache-Control"), Expires: h.Get("Expires"),
+		},
+		Archived: archived(class, restore, h.Get("X-Amz-Archive-Status")),
+	}
+	checksumsIn(h).note(&o)
 	return o
 }
 
 // etagOf strips the quotes of the header.
-func etagOf(v *string) objstore.ETag {
-	t := strings.TrimPrefix(aws.ToString(v), "W/")
-	return objstore.ETag(strings.Trim(t, `"`))
+func etagOf(v string) objstore.ETag {
+	return objstore.ETag(strings.Trim(strings.TrimPrefix(v, "W/"), `"`))
 }
 
 // quoted is an ETag as a header's value.
-func quoted(t objstore.ETag) *string {
+func quoted(t objstore.ETag) string {
 	if t == "" {
-		return nil
+		return ""
 	}
-	return aws.String(`"` + string(t) + `"`)
+	return `"` + string(t) + `"`
 }
-
-// versionOf returns a version id; "null" is what versioned buckets call the
-// object from before versions were kept, and it can be asked for.
-func versionOf(v *string) string { return aws.ToString(v) }
 
 // storageClass maps the default class to "".
 func storageClass(c string) string {
@@ -176,16 +169,16 @@ func storageClass(c string) string {
 
 // contentEncoding drops the aws-chunked that some servers keep of an upload's
 // framing.
-func contentEncoding(v *string) string {
-	e := strings.TrimSpace(strings.TrimPrefix(aws.ToString(v), "aws-chunked"))
+func contentEncoding(v string) string {
+	e := strings.TrimSpace(strings.TrimPrefix(v, "aws-chunked"))
 	return strings.TrimPrefix(e, ",")
 }
 
 // archived reports whether an object must be restored before it can be read.
-func archived(class string, restore *string, status string) bool {
+func archived(class, restore, status string) bool {
 	switch types.StorageClass(class) {
 	case types.StorageClassGlacier, types.StorageClassDeepArchive:
-		return !strings.Contains(aws.ToString(restore), `ongoing-request="false"`)
+		return !strings.Contains(restore, `ongoing-request="false"`)
 	}
 	return status != ""
 }

@@ -8,9 +8,6 @@ import (
 	"sync"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // support is what is known of a feature.
@@ -87,8 +84,9 @@ func (b *bucket) learn(ctx context.Context, sc *scratch, want ask) {
 // that does is accepted.
 func (sc *scratch) crc32(ctx context.Context, want ask) support {
 	sum := integrityOf(sc.body)
-	err := sc.put(ctx, want, func(in *s3.PutObjectInput) {
-		in.ContentMD5, in.ChecksumCRC32 = nil, aws.String(crcText(sum.crc+1))
+	err := sc.put(ctx, want, func(r *request) {
+		delete(r.header, "Content-Md5")
+		r.set("X-Amz-Checksum-Crc32", crcText(sum.crc+1))
 	})
 	switch s := statusOf(err); {
 	case err == nil:
@@ -96,8 +94,9 @@ func (sc *scratch) crc32(ctx context.Context, want ask) support {
 	case s < 400 || s >= 500 || s == 403 || s == 429:
 		return unknown
 	}
-	err = sc.put(ctx, want, func(in *s3.PutObjectInput) {
-		in.ContentMD5, in.ChecksumCRC32 = nil, aws.String(crcText(sum.crc))
+	err = sc.put(ctx, want, func(r *request) {
+		delete(r.header, "Content-Md5")
+		r.set("X-Amz-Checksum-Crc32", crcText(sum.crc))
 	})
 	if err != nil && statusOf(err) == 0 {
 		return unknown
@@ -107,7 +106,7 @@ func (sc *scratch) crc32(ctx context.Context, want ask) support {
 
 // ifAbsent tells whether If-None-Match: * keeps an object from being replaced.
 func (sc *scratch) ifAbsent(ctx context.Context, want ask) support {
-	err := sc.put(ctx, want, func(in *s3.PutObjectInput) { in.IfNoneMatch = aws.String("*") })
+	err := sc.put(ctx, want, func(r *request) { r.set("If-None-Match", "*") })
 	switch {
 	case err == nil, objstore.KindOf(err) == objstore.Unsupported:
 		return no
@@ -121,14 +120,14 @@ func (sc *scratch) ifAbsent(ctx context.Context, want ask) support {
 // server is known that refuses both.
 func (sc *scratch) ifMatch(ctx context.Context, want ask) support {
 	right := sc.etag
-	err := sc.put(ctx, want, func(in *s3.PutObjectInput) { in.IfMatch = quoted("00000000000000000000000000000000") })
+	err := sc.put(ctx, want, func(r *request) { r.set("If-Match", quoted("00000000000000000000000000000000")) })
 	switch {
 	case err == nil, objstore.KindOf(err) == objstore.Unsupported:
 		return no
 	case !isPrecondition(err):
 		return unknown
 	}
-	err = sc.put(ctx, want, func(in *s3.PutObjectInput) { in.IfMatch = quoted(right) })
+	err = sc.put(ctx, want, func(r *request) { r.set("If-Match", quoted(right)) })
 	switch {
 	case err == nil:
 		return yes
@@ -154,16 +153,16 @@ func crcText(crc uint32) string {
 	return objstore.CRC32.Text(uint64(crc))
 }
 
-// digests returns the integrity checks of a body: the CRC32 where it is
-// honoured, the MD5 where it is not, both while that is unknown. onlyMD5 is
-// for parts of uploads that were begun without a checksum algorithm.
-func (b *bucket) digests(buf *partBuffer, onlyMD5 bool) (crc, md5 *string) {
+// setBody makes buf the body of r, with its integrity checks: the CRC32 where
+// it is honoured, the MD5 where it is not, both while that is unknown. onlyMD5
+// is for parts of uploads that were begun without a checksum algorithm.
+func (b *bucket) setBody(r *request, buf *partBuffer, onlyMD5 bool) {
+	r.body, r.length = buf.reader, buf.size
 	f := b.s.caps.get()
 	if f.crc32 != no && !onlyMD5 {
-		crc = aws.String(crcText(buf.crc))
+		r.set("X-Amz-Checksum-Crc32", crcText(buf.crc))
 	}
 	if f.crc32 != yes || onlyMD5 {
-		md5 = aws.String(buf.md5Text())
+		r.set("Content-Md5", buf.md5Text())
 	}
-	return crc, md5
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
+	"net/http"
 	"strings"
 
 	"coffer/objstore"
@@ -29,6 +30,14 @@ type verifier struct {
 type storedChecksums struct {
 	crc64, crc32, crc32c, sha256, sha1 *string
 	kind                               types.ChecksumType
+}
+
+// checksumsIn are those in the headers of a reply.
+func checksumsIn(h http.Header) storedChecksums {
+	return storedChecksums{
+		optional(h.Get("X-Amz-Checksum-Crc64nvme")), optional(h.Get("X-Amz-Checksum-Crc32")), optional(h.Get("X-Amz-Checksum-Crc32c")),
+		optional(h.Get("X-Amz-Checksum-Sha256")), optional(h.Get("X-Amz-Checksum-Sha1")), types.ChecksumType(h.Get("X-Amz-Checksum-Type")),
+	}
 }
 
 // note sets what an object, whose ETag is set, says of its checksum.

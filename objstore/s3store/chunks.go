@@ -4,7 +4,6 @@ import (
 	"crypto/md5"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"hash/crc32"
 	"io"
 	"sync"
@@ -86,9 +85,8 @@ func (b *partBuffer) md5() [md5.Size]byte {
 	return [md5.Size]byte(h.Sum(nil))
 }
 
-// reader returns the bytes from the beginning. The SDK seeks in it to send
-// the body again.
-func (b *partBuffer) reader() io.ReadSeeker { return &partReader{b: b} }
+// reader returns the bytes from the beginning.
+func (b *partBuffer) reader() io.Reader { return &partReader{b: b} }
 
 type partReader struct {
 	b   *partBuffer
@@ -127,23 +125,6 @@ func (b *partBuffer) head(pos int64, start *int64) [][]byte {
 	i := (pos - small) / largeChunk
 	*start = small + i*largeChunk
 	return b.chunks[smallChunks+i:]
-}
-
-var errSeek = errors.New("seek beyond the part")
-
-// Seek implements io.Seeker.
-func (r *partReader) Seek(off int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		off += r.pos
-	case io.SeekEnd:
-		off += r.b.size
-	}
-	if off < 0 || off > r.b.size {
-		return 0, errSeek
-	}
-	r.pos = off
-	return off, nil
 }
 
 // md5Text is the MD5 as Content-MD5 has it.

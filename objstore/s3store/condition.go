@@ -5,8 +5,6 @@ import (
 	"errors"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // lookBefore is the poor man's condition, for endpoints that ignore the
@@ -39,11 +37,12 @@ func (b *bucket) checkCondition(ctx context.Context, o operation, cond objstore.
 	return nil
 }
 
-// conditions returns the headers of cond that the endpoint may honour.
-func (b *bucket) conditions(cond objstore.Condition) (ifMatch, ifNoneMatch *string) {
+// conditions returns the headers of cond that the endpoint may honour, "" for
+// the others.
+func (b *bucket) conditions(cond objstore.Condition) (ifMatch, ifNoneMatch string) {
 	f := b.s.caps.get()
 	if cond.IfAbsent && f.ifAbsent != no {
-		ifNoneMatch = aws.String("*")
+		ifNoneMatch = "*"
 	}
 	if cond.IfMatch != "" && f.ifMatch != no {
 		ifMatch = quoted(cond.IfMatch)

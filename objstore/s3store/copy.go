@@ -107,7 +107,7 @@ func effective(from objstore.Object, opts objstore.CopyOptions) (meta map[string
 func (b *bucket) copyWhole(ctx context.Context, o operation, src objstore.Ref, from objstore.Object, prot protection, opts objstore.CopyOptions) (objstore.Object, error) {
 	in := &s3.CopyObjectInput{
 		Bucket: aws.String(b.name), Key: aws.String(o.key),
-		CopySource: aws.String(copySource(b.bucketOf(src), src)), CopySourceIfMatch: quoted(src.ETag),
+		CopySource: aws.String(copySource(b.bucketOf(src), src)), CopySourceIfMatch: optional(quoted(src.ETag)),
 		MetadataDirective: types.MetadataDirectiveCopy, StorageClass: types.StorageClass(from.StorageClass),
 	}
 	meta, h, replace := effective(from, opts)
@@ -138,9 +138,9 @@ func (b *bucket) copyWhole(ctx context.Context, o operation, src objstore.Ref, f
 	case err != nil:
 		return objstore.Object{}, err
 	}
-	obj := objstore.Object{Entry: objstore.Entry{Key: o.key, Size: from.Size}, VersionID: versionOf(out.VersionId)}
+	obj := objstore.Object{Entry: objstore.Entry{Key: o.key, Size: from.Size}, VersionID: aws.ToString(out.VersionId)}
 	if out.CopyObjectResult != nil {
-		obj.ETag = etagOf(out.CopyObjectResult.ETag)
+		obj.ETag = etagOf(aws.ToString(out.CopyObjectResult.ETag))
 	}
 	return obj, nil
 }
@@ -211,7 +211,10 @@ func (u *upload) copyAll(ctx context.Context, src objstore.Ref, size int64) erro
 // tagging returns the tags of src as the header of an upload wants them. A
 // store without tags has none.
 func (b *bucket) tagging(ctx context.Context, src objstore.Ref) (string, error) {
-	client := b.clientOf(ctx, src)
+	client := b.client
+	if name := b.bucketOf(src); name != b.name {
+		client = b.s.client(name, b.s.regionOf(ctx, name))
+	}
 	out, err := do(ctx, b.s.op("get tags", b.bucketOf(src), src.Key), func(ctx context.Context) (*s3.GetObjectTaggingOutput, error) {
 		return client.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{
 			Bucket: aws.String(b.bucketOf(src)), Key: aws.String(src.Key), VersionId: optional(src.VersionID),

@@ -69,7 +69,7 @@ func (sc *scratch) copyAndLook(ctx context.Context, from *scratch, want ask) (ob
 		sc.failed(err)
 		return objstore.Encryption{}, err
 	}
-	sc.versions[versionOf(out.VersionId)] = true
+	sc.versions[aws.ToString(out.VersionId)] = true
 	obj, err := sc.b.head(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), objstore.Ref{Key: sc.key})
 	return obj.Encryption, err
 }

@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -69,14 +70,21 @@ func xmlSafe(key string) bool {
 }
 
 func (b *bucket) deleteOne(ctx context.Context, ref objstore.Ref) error {
-	_, err := do(ctx, b.s.op("delete", b.name, ref.Key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
-		return b.client.DeleteObject(ctx, &s3.DeleteObjectInput{
-			Bucket: aws.String(b.name), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
-		})
-	})
+	err := b.deleteVersion(ctx, b.s.op("delete", b.name, ref.Key), ref.VersionID)
 	if code := codeOf(err); code == "NoSuchKey" || code == "NoSuchVersion" {
 		return nil
 	}
+	return err
+}
+
+// deleteVersion removes the object that o names: one version of it, or with ""
+// what shows under its key.
+func (b *bucket) deleteVersion(ctx context.Context, o operation, version string) error {
+	_, err := do(ctx, o, func(ctx context.Context) (*http.Response, error) {
+		r := newRequest("DeleteObject", http.MethodDelete, o.key)
+		r.version(version)
+		return b.wire.send(ctx, r)
+	})
 	return err
 }
 

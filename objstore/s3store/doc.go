@@ -1,5 +1,6 @@
 // Package s3store is an [objstore.Store] over the S3 protocol through
-// aws-sdk-go-v2, the only package that imports the SDK's s3 client.
+// aws-sdk-go-v2, the only package that imports the SDK's s3 client. Requests
+// of single objects, of parts and of listings are its own, see wire.go.
 //
 // It trusts no server more than it must. Servers exist that answer 200 to an
 // encryption header and store plaintext, that ignore conditional headers, that
@@ -34,6 +35,8 @@
 //	uploads.go      abandoned multipart uploads
 //	inspect.go      the report for "coffer check"
 //	errors.go       error codes to kinds
+//	wire.go         requests that come by the thousand, without the SDK
+//	sign.go         their signatures
 //	operation.go    deadlines around requests; retry.go when to repeat them
 //	credentials.go  credentials that are read again when they expire
 //	transport.go    connections and their time limits
@@ -62,6 +65,9 @@
 // A server that answers 200 to a HEAD with a customer key for an object in
 // plaintext cannot be told from one that does so for its own reasons; what
 // counts is the MD5 that it reports, or does not.
+//
+// Directory buckets (S3 Express One Zone) are not served: their listings have
+// no order, and their requests are signed in a way of their own.
 //
 // In us-east-1 a CreateBucket of a bucket that one already owns succeeds; a
 // bucket that the same account creates between our HEAD and our CreateBucket

@@ -10,11 +10,6 @@ import (
 	"strings"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // Get opens the bytes of ref. The reader resumes by itself where a body ends
@@ -39,7 +34,7 @@ func (b *bucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 // fetched is one reply to GetObject, checked: its body begins with the byte
 // that was asked for and holds n of them.
 type fetched struct {
-	out    *s3.GetObjectOutput
+	resp   *http.Response
 	n      int64 // bytes from the position asked for to the end of the range
 	total  int64 // length of the object
 	skip   int64 // bytes before, where the server ignored the range
@@ -55,7 +50,7 @@ func (b *bucket) fetch(ctx context.Context, o operation, ref objstore.Ref, key s
 		if err != nil {
 			return "", objstore.Encryption{}, err
 		}
-		return etagOf(f.out.ETag), objectOfGet(ref.Key, f.out, f.total).Encryption, nil
+		return etagOf(f.resp.Header.Get("Etag")), encryptionIn(f.resp.Header), nil
 	})
 	if err != nil {
 		return nil, err
@@ -65,17 +60,15 @@ func (b *bucket) fetch(ctx context.Context, o operation, ref objstore.Ref, key s
 
 // fetchOnce sends the request with the customer key of ctx.
 func (b *bucket) fetchOnce(ctx context.Context, o operation, ref objstore.Ref, off, length int64) (*fetched, error) {
-	in := &s3.GetObjectInput{
-		Bucket: aws.String(b.bucketOf(ref)), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID),
-		IfMatch: quoted(ref.ETag), Range: optional(rangeHeader(off, length)),
-	}
-	// Set as a bare header the mode makes the server send its checksum and
-	// the SDK not check it: it would take a whole object's for a range's.
-	sctx := withHeader(ctx, "X-Amz-Checksum-Mode", "ENABLED")
-	var f *fetched
-	client := b.clientOf(ctx, ref)
-	out, bctx, cancel, err := stream(sctx, o, func(ctx context.Context) (*s3.GetObjectOutput, error) {
-		return client.GetObject(ctx, in)
+	w := b.wireOf(ctx, ref)
+	resp, bctx, cancel, err := stream(ctx, o, func(ctx context.Context) (*http.Response, error) {
+		r := newRequest("GetObject", http.MethodGet, ref.Key)
+		r.open = true
+		r.version(ref.VersionID)
+		r.set("If-Match", quoted(ref.ETag))
+		r.set("Range", rangeHeader(off, length))
+		r.set("X-Amz-Checksum-Mode", "ENABLED")
+		return w.send(ctx, r)
 	})
 	if err != nil {
 		if isPrecondition(err) {
@@ -83,9 +76,9 @@ func (b *bucket) fetchOnce(ctx context.Context, o operation, ref objstore.Ref, o
 		}
 		return nil, err
 	}
-	f, err = checkFetched(out, ref.ETag, off, length)
+	f, err := checkFetched(resp, ref.ETag, off, length)
 	if err != nil {
-		_ = out.Body.Close()
+		_ = resp.Body.Close()
 		cancel(nil)
 		kind := objstore.Integrity
 		errors.As(err, &kind)
@@ -107,15 +100,11 @@ func rangeHeader(off, length int64) string {
 }
 
 // checkFetched compares a reply with what was asked for.
-func checkFetched(out *s3.GetObjectOutput, want objstore.ETag, off, length int64) (*fetched, error) {
-	status := http.StatusOK
-	if r, ok := awsmiddleware.GetRawResponse(out.ResultMetadata).(*smithyhttp.Response); ok && r != nil {
-		status = r.StatusCode
-	}
-	if out.ContentLength == nil || *out.ContentLength < 0 {
+func checkFetched(resp *http.Response, want objstore.ETag, off, length int64) (*fetched, error) {
+	if resp.ContentLength < 0 {
 		return nil, errors.New("the reply does not tell its length")
 	}
-	got := etagOf(out.ETag)
+	got := etagOf(resp.Header.Get("Etag"))
 	switch {
 	case want != "" && got == "":
 		return nil, errors.New("the reply names no ETag")
@@ -123,11 +112,11 @@ func checkFetched(out *s3.GetObjectOutput, want objstore.ETag, off, length int64
 		// Some servers do not look at If-Match.
 		return nil, fmt.Errorf("the ETag is %s and not %s: %w", got, want, objstore.Stale)
 	}
-	f := &fetched{out: out}
-	switch status {
+	f := &fetched{resp: resp}
+	switch resp.StatusCode {
 	case http.StatusOK:
 		// Whole, perhaps because the server ignored the range.
-		f.total = *out.ContentLength
+		f.total = resp.ContentLength
 		if off > 0 && off >= f.total {
 			return nil, fmt.Errorf("offset %d of %d bytes: %w", off, f.total, objstore.InvalidRange)
 		}
@@ -137,7 +126,8 @@ func checkFetched(out *s3.GetObjectOutput, want objstore.ETag, off, length int64
 		}
 		return f, nil
 	case http.StatusPartialContent:
-		first, last, total, err := parseContentRange(aws.ToString(out.ContentRange))
+		said := resp.Header.Get("Content-Range")
+		first, last, total, err := parseContentRange(said)
 		if err != nil {
 			return nil, err
 		}
@@ -145,13 +135,13 @@ func checkFetched(out *s3.GetObjectOutput, want objstore.ETag, off, length int64
 		if length > 0 {
 			wantLast = min(wantLast, off+length-1)
 		}
-		if first != off || last != wantLast || *out.ContentLength != last-first+1 {
-			return nil, fmt.Errorf("asked for %s, got %q with %d bytes", rangeHeader(off, length), aws.ToString(out.ContentRange), *out.ContentLength)
+		if first != off || last != wantLast || resp.ContentLength != last-first+1 {
+			return nil, fmt.Errorf("asked for %s, got %q with %d bytes", rangeHeader(off, length), said, resp.ContentLength)
 		}
 		f.total, f.n = total, last-first+1
 		return f, nil
 	}
-	return nil, fmt.Errorf("status %d where 200 or 206 was due", status)
+	return nil, fmt.Errorf("status %d where 200 or 206 was due", resp.StatusCode)
 }
 
 // parseContentRange parses "bytes first-last/total".

@@ -5,9 +5,6 @@ import (
 	"net/http"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // withKey calls f, which reads ref, with a context that carries the customer
@@ -112,15 +109,16 @@ func (b *bucket) explainKey(ctx context.Context, o operation, ref objstore.Ref, 
 	}
 	code := codeOf(bare)
 	if code == "BadRequest" || code == "" {
-		in := &s3.GetObjectInput{
-			Bucket: aws.String(b.bucketOf(ref)), Key: aws.String(ref.Key), VersionId: optional(ref.VersionID), Range: aws.String("bytes=0-0"),
-		}
-		_, err := do(ctx, b.s.probe(o.verb, o.bucket, o.key), func(ctx context.Context) (*s3.GetObjectOutput, error) {
-			out, err := b.clientOf(ctx, ref).GetObject(ctx, in)
+		_, err := do(ctx, b.s.probe(o.verb, o.bucket, o.key), func(ctx context.Context) (*http.Response, error) {
+			r := newRequest("GetObject", http.MethodGet, ref.Key)
+			r.version(ref.VersionID)
+			r.set("Range", "bytes=0-0")
+			r.open = true
+			resp, err := b.wireOf(ctx, ref).send(ctx, r)
 			if err == nil {
-				_ = out.Body.Close()
+				_ = resp.Body.Close()
 			}
-			return out, err
+			return resp, err
 		})
 		if err == nil {
 			return first

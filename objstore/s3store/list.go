@@ -4,16 +4,15 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"net/http"
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // listPage is how many keys and prefixes one request asks for: all that S3
@@ -140,10 +139,10 @@ func (b *bucket) listWithV1(prefix string) {
 
 // listPage asks for one page.
 func (b *bucket) listPage(ctx context.Context, q objstore.Query, c cursor) (*page, error) {
-	size := int32(listPage)
+	size := listPage
 	if q.Limit > 0 && q.Limit < listPage {
 		// One more, as the group of StartAfter may come again.
-		size = int32(q.Limit) + 1
+		size = q.Limit + 1
 	}
 	var p *page
 	var err error
@@ -160,51 +159,82 @@ func (b *bucket) listPage(ctx context.Context, q objstore.Query, c cursor) (*pag
 	return p, nil
 }
 
-func (b *bucket) listV2(ctx context.Context, q objstore.Query, c cursor, size int32) (*page, error) {
-	in := &s3.ListObjectsV2Input{
-		Bucket: aws.String(b.name), Prefix: optional(q.Prefix), Delimiter: optional(q.Delimiter),
-		MaxKeys: aws.Int32(size), EncodingType: types.EncodingTypeUrl,
+// listing is a reply to either version of the listing. Owners and the like are
+// not asked for.
+type listing struct {
+	IsTruncated           bool
+	NextMarker            string
+	NextContinuationToken string
+	EncodingType          string
+	Contents              []struct {
+		Key          string
+		Size         *int64
+		ETag         string
+		LastModified string
+		StorageClass string
 	}
-	if c.token != "" {
-		in.ContinuationToken = aws.String(c.token)
-	} else {
-		in.StartAfter = optional(c.after)
+	CommonPrefixes []struct{ Prefix string }
+}
+
+// listRequest asks for one page; query has what differs by version.
+func (b *bucket) listRequest(ctx context.Context, verb string, q objstore.Query, size int, query url.Values) (*listing, error) {
+	query.Set("max-keys", strconv.Itoa(size))
+	query.Set("encoding-type", encodingURL)
+	if q.Prefix != "" {
+		query.Set("prefix", q.Prefix)
 	}
-	out, err := do(ctx, b.s.op("list", b.name, q.Prefix), func(ctx context.Context) (*s3.ListObjectsV2Output, error) {
-		return b.client.ListObjectsV2(ctx, in)
+	if q.Delimiter != "" {
+		query.Set("delimiter", q.Delimiter)
+	}
+	return do(ctx, b.s.op("list", b.name, q.Prefix), func(ctx context.Context) (*listing, error) {
+		var out *listing
+		r := newRequest(verb, http.MethodGet, "")
+		r.query = query
+		r.read = func(resp *http.Response) error {
+			out = &listing{}
+			return readXML(resp, "ListBucketResult", out)
+		}
+		_, err := b.wire.send(ctx, r)
+		return out, err
 	})
+}
+
+func (b *bucket) listV2(ctx context.Context, q objstore.Query, c cursor, size int) (*page, error) {
+	query := url.Values{"list-type": {"2"}}
+	if c.token != "" {
+		query.Set("continuation-token", c.token)
+	} else if c.after != "" {
+		query.Set("start-after", c.after)
+	}
+	out, err := b.listRequest(ctx, "ListObjectsV2", q, size, query)
 	if err != nil {
 		return nil, err
 	}
-	p, err := b.newPage(q, out.Contents, out.CommonPrefixes, out.EncodingType, size)
+	p, err := b.newPage(q, out, size)
 	if err != nil {
 		return nil, err
 	}
 	p.v2 = true
-	p.last = !aws.ToBool(out.IsTruncated)
-	p.next.token = aws.ToString(out.NextContinuationToken)
+	p.next.token = out.NextContinuationToken
 	return p, b.checkProgress(q, p)
 }
 
-func (b *bucket) listV1(ctx context.Context, q objstore.Query, c cursor, size int32) (*page, error) {
-	in := &s3.ListObjectsInput{
-		Bucket: aws.String(b.name), Prefix: optional(q.Prefix), Delimiter: optional(q.Delimiter),
-		MaxKeys: aws.Int32(size), EncodingType: types.EncodingTypeUrl, Marker: optional(c.after),
+func (b *bucket) listV1(ctx context.Context, q objstore.Query, c cursor, size int) (*page, error) {
+	query := url.Values{}
+	if c.after != "" {
+		query.Set("marker", c.after)
 	}
-	out, err := do(ctx, b.s.op("list", b.name, q.Prefix), func(ctx context.Context) (*s3.ListObjectsOutput, error) {
-		return b.client.ListObjects(ctx, in)
-	})
+	out, err := b.listRequest(ctx, "ListObjects", q, size, query)
 	if err != nil {
 		return nil, err
 	}
-	p, err := b.newPage(q, out.Contents, out.CommonPrefixes, out.EncodingType, size)
+	p, err := b.newPage(q, out, size)
 	if err != nil {
 		return nil, err
 	}
-	p.last = !aws.ToBool(out.IsTruncated)
-	if m := aws.ToString(out.NextMarker); m != "" {
+	if m := out.NextMarker; m != "" {
 		if m, err = decodeKey(m, out.EncodingType); err != nil {
-			return nil, b.badKey(q, err)
+			return nil, b.badReply(q, err)
 		}
 		p.next.after = m
 	}
@@ -222,24 +252,30 @@ func (b *bucket) checkProgress(q objstore.Query, p *page) error {
 
 // newPage decodes keys and prefixes. KeyCount is not looked at: some servers
 // leave prefixes out of it.
-func (b *bucket) newPage(q objstore.Query, contents []types.Object, prefixes []types.CommonPrefix, enc types.EncodingType, size int32) (*page, error) {
-	p := &page{entries: make([]objstore.Entry, 0, len(contents)+len(prefixes)), full: len(contents)+len(prefixes) >= int(size)}
-	for _, c := range contents {
-		key, err := decodeKey(aws.ToString(c.Key), enc)
+func (b *bucket) newPage(q objstore.Query, out *listing, size int) (*page, error) {
+	n := len(out.Contents) + len(out.CommonPrefixes)
+	p := &page{entries: make([]objstore.Entry, 0, n), full: n >= size, last: !out.IsTruncated}
+	for _, c := range out.Contents {
+		key, err := decodeKey(c.Key, out.EncodingType)
 		if err != nil {
-			return nil, b.badKey(q, err)
+			return nil, b.badReply(q, err)
 		}
-		size := aws.ToInt64(c.Size)
-		p.entries = append(p.entries, objstore.Entry{
-			Key: key, Size: size, StoredSize: size, SizeKnown: c.Size != nil, ETag: etagOf(c.ETag),
-			LastModified: aws.ToTime(c.LastModified), StorageClass: storageClass(string(c.StorageClass)),
-		})
+		e := objstore.Entry{Key: key, ETag: etagOf(c.ETag), StorageClass: storageClass(c.StorageClass)}
+		if c.Size != nil {
+			e.Size, e.StoredSize, e.SizeKnown = *c.Size, *c.Size, true
+		}
+		if c.LastModified != "" {
+			if e.LastModified, err = time.Parse(time.RFC3339, c.LastModified); err != nil {
+				return nil, b.badReply(q, err)
+			}
+		}
+		p.entries = append(p.entries, e)
 		p.next.after = max(p.next.after, key)
 	}
-	for _, c := range prefixes {
-		key, err := decodeKey(aws.ToString(c.Prefix), enc)
+	for _, c := range out.CommonPrefixes {
+		key, err := decodeKey(c.Prefix, out.EncodingType)
 		if err != nil {
-			return nil, b.badKey(q, err)
+			return nil, b.badReply(q, err)
 		}
 		p.entries = append(p.entries, objstore.Entry{Key: key, IsPrefix: true})
 		p.next.after = max(p.next.after, key)
@@ -247,14 +283,17 @@ func (b *bucket) newPage(q objstore.Query, contents []types.Object, prefixes []t
 	return p, nil
 }
 
-func (b *bucket) badKey(q objstore.Query, err error) error {
-	return newError("list", b.name+"/"+q.Prefix, objstore.Integrity, "key in the listing: %w", err)
+func (b *bucket) badReply(q objstore.Query, err error) error {
+	return newError("list", b.name+"/"+q.Prefix, objstore.Integrity, "the listing: %w", err)
 }
 
-// decodeKey undoes encoding-type=url where the reply says that it was applied;
-// some servers ignore the wish.
-func decodeKey(key string, enc types.EncodingType) (string, error) {
-	if !strings.EqualFold(string(enc), string(types.EncodingTypeUrl)) {
+// encodingURL has keys encoded: XML has no place for some of their characters.
+const encodingURL = "url"
+
+// decodeKey undoes it where the reply says that it was applied; some servers
+// ignore the wish.
+func decodeKey(key, enc string) (string, error) {
+	if !strings.EqualFold(enc, encodingURL) {
 		return key, nil
 	}
 	return url.QueryUnescape(key)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"coffer/objstore"
@@ -99,27 +100,25 @@ func (u *upload) reserve() (int, error) {
 
 // put sends part n.
 func (u *upload) put(ctx context.Context, n int, buf *partBuffer) (uploadedPart, error) {
-	in := &s3.UploadPartInput{
-		Bucket: aws.String(u.b.name), Key: aws.String(u.key), UploadId: aws.String(u.id), PartNumber: aws.Int32(int32(n)),
-		ContentLength: aws.Int64(buf.size),
-	}
-	in.ChecksumCRC32, in.ContentMD5 = u.b.digests(buf, !u.checksums)
-	out, err := insisting(ctx, u, func(ctx context.Context) (*s3.UploadPartOutput, error) {
-		body := buf.reader()
-		return do(ctx, u.b.s.op("put", u.b.name, u.key).sending(buf.size), func(ctx context.Context) (*s3.UploadPartOutput, error) {
-			in.Body = body
-			return u.b.client.UploadPart(ctx, in, unsigned)
+	var crc string
+	resp, err := insisting(ctx, u, func(ctx context.Context) (*http.Response, error) {
+		return do(ctx, u.b.s.op("put", u.b.name, u.key).sending(buf.size), func(ctx context.Context) (*http.Response, error) {
+			r := newRequest("UploadPart", http.MethodPut, u.key)
+			r.query = url.Values{"partNumber": {strconv.Itoa(n)}, "uploadId": {u.id}}
+			u.b.setBody(r, buf, !u.checksums)
+			crc = r.header.Get("X-Amz-Checksum-Crc32")
+			return u.b.wire.send(ctx, r)
 		})
 	})
 	if err != nil {
 		return uploadedPart{}, err
 	}
-	if etagOf(out.ETag) == "" {
+	p := uploadedPart{etag: etagOf(resp.Header.Get("Etag")), size: buf.size}
+	if p.etag == "" {
 		return uploadedPart{}, newError("put", u.b.name+"/"+u.key, objstore.Integrity, "the reply to part %d names no ETag", n)
 	}
-	p := uploadedPart{etag: etagOf(out.ETag), size: buf.size}
 	if u.checksums {
-		p.crc = aws.ToString(in.ChecksumCRC32)
+		p.crc = crc
 	}
 	return p, nil
 }
@@ -129,7 +128,7 @@ func (u *upload) copyPart(ctx context.Context, n int, src objstore.Ref, off, siz
 	in := &s3.UploadPartCopyInput{
 		Bucket: aws.String(u.b.name), Key: aws.String(u.key), UploadId: aws.String(u.id), PartNumber: aws.Int32(int32(n)),
 		CopySource:        aws.String(copySource(u.b.bucketOf(src), src)),
-		CopySourceIfMatch: quoted(src.ETag),
+		CopySourceIfMatch: optional(quoted(src.ETag)),
 		CopySourceRange:   aws.String(fmt.Sprintf("bytes=%d-%d", off, off+size-1)),
 	}
 	key, err := u.b.sourceKey(ctx, src)
@@ -146,10 +145,10 @@ func (u *upload) copyPart(ctx context.Context, n int, src objstore.Ref, off, siz
 		return uploadedPart{}, withKind(err, objstore.Stale)
 	case err != nil:
 		return uploadedPart{}, err
-	case out.CopyPartResult == nil || etagOf(out.CopyPartResult.ETag) == "":
+	case out.CopyPartResult == nil || etagOf(aws.ToString(out.CopyPartResult.ETag)) == "":
 		return uploadedPart{}, newError("copy", u.b.name+"/"+u.key, objstore.Integrity, "the reply to part %d names no ETag", n)
 	}
-	return uploadedPart{etag: etagOf(out.CopyPartResult.ETag), size: size}, nil
+	return uploadedPart{etag: etagOf(aws.ToString(out.CopyPartResult.ETag)), size: size}, nil
 }
 
 // insisting sends a request of an upload for which the encryption was chosen
@@ -188,13 +187,14 @@ func (u *upload) size() int64 {
 func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj objstore.Object, said bool, err error) {
 	list := make([]types.CompletedPart, len(u.parts))
 	for i, p := range u.parts {
-		list[i] = types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: quoted(p.etag), ChecksumCRC32: optional(p.crc)}
+		list[i] = types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: optional(quoted(p.etag)), ChecksumCRC32: optional(p.crc)}
 	}
 	in := &s3.CompleteMultipartUploadInput{
 		Bucket: aws.String(u.b.name), Key: aws.String(u.key), UploadId: aws.String(u.id),
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: list},
 	}
-	in.IfMatch, in.IfNoneMatch = u.b.conditions(cond)
+	ifMatch, ifNoneMatch := u.b.conditions(cond)
+	in.IfMatch, in.IfNoneMatch = optional(ifMatch), optional(ifNoneMatch)
 	o := u.b.s.op("put", u.b.name, u.key)
 	var st *opState
 	out, err := insisting(ctx, u, func(ctx context.Context) (out *s3.CompleteMultipartUploadOutput, err error) {
@@ -205,9 +205,9 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	})
 	if err == nil {
 		obj = objstore.Object{Entry: objstore.Entry{
-			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(out.ETag),
-		}, VersionID: versionOf(out.VersionId)}
-		obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, nil, out.BucketKeyEnabled)
+			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(aws.ToString(out.ETag)),
+		}, VersionID: aws.ToString(out.VersionId)}
+		obj.Encryption = encryptionOf(string(out.ServerSideEncryption), aws.ToString(out.SSEKMSKeyId), "", aws.ToBool(out.BucketKeyEnabled))
 		storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj)
 		return obj, obj.Encryption.Encrypted(), nil
 	}

@@ -301,7 +301,7 @@ func (b *bucket) configured(ctx context.Context) (objstore.Encryption, error) {
 	if c := out.ServerSideEncryptionConfiguration; c != nil {
 		for _, r := range c.Rules {
 			if d := r.ApplyServerSideEncryptionByDefault; d != nil && d.SSEAlgorithm != "" {
-				return encryptionOf(string(d.SSEAlgorithm), d.KMSMasterKeyID, nil, r.BucketKeyEnabled), nil
+				return encryptionOf(string(d.SSEAlgorithm), aws.ToString(d.KMSMasterKeyID), "", aws.ToBool(r.BucketKeyEnabled)), nil
 			}
 		}
 	}

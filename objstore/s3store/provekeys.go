@@ -6,9 +6,6 @@ import (
 	"strings"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // proveKMS shows whether objects come out encrypted under the KMS key of want.
@@ -71,23 +68,19 @@ func (sc *scratch) proveCustomer(ctx context.Context, want ask) (proved, error) 
 
 // look asks for the scratch object with the key of ctx and no other.
 func (sc *scratch) look(ctx context.Context) (objstore.Encryption, error) {
-	out, err := do(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), func(ctx context.Context) (*s3.HeadObjectOutput, error) {
-		return sc.b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key)})
+	resp, err := do(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), func(ctx context.Context) (*http.Response, error) {
+		return sc.b.wire.send(ctx, newRequest("HeadObject", http.MethodHead, sc.key))
 	})
 	if err != nil {
 		return objstore.Encryption{}, err
 	}
-	return objectOfHead(sc.key, out).Encryption, nil
+	return encryptionIn(resp.Header), nil
 }
 
 // read asks for its bytes in the same way.
 func (sc *scratch) read(ctx context.Context) error {
-	_, err := do(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), func(ctx context.Context) (*s3.GetObjectOutput, error) {
-		out, err := sc.b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key)})
-		if err == nil {
-			_ = out.Body.Close()
-		}
-		return out, err
+	_, err := do(ctx, sc.b.s.probe("probe", sc.b.name, sc.key), func(ctx context.Context) (*http.Response, error) {
+		return sc.b.wire.send(ctx, newRequest("GetObject", http.MethodGet, sc.key))
 	})
 	return err
 }

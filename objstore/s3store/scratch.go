@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"io"
+	"net/http"
 
 	"coffer/objstore"
 
@@ -31,25 +33,25 @@ func (b *bucket) newScratch() *scratch {
 }
 
 // put writes the scratch object; set may change the request.
-func (sc *scratch) put(ctx context.Context, want ask, set func(*s3.PutObjectInput)) error {
-	in := &s3.PutObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), ContentLength: aws.Int64(int64(len(sc.body)))}
-	sum := integrityOf(sc.body)
-	in.ContentMD5 = aws.String(sum.md5)
-	if set != nil {
-		set(in)
-	}
+func (sc *scratch) put(ctx context.Context, want ask, set func(*request)) error {
 	o := sc.b.s.probe("probe", sc.b.name, sc.key)
 	o.once = true
-	out, err := do(withSSE(ctx, want), o, func(ctx context.Context) (*s3.PutObjectOutput, error) {
-		in.Body = bytes.NewReader(sc.body)
-		return sc.b.client.PutObject(ctx, in, unsigned)
+	resp, err := do(withSSE(ctx, want), o, func(ctx context.Context) (*http.Response, error) {
+		r := newRequest("PutObject", http.MethodPut, sc.key)
+		r.body, r.length = func() io.Reader { return bytes.NewReader(sc.body) }, int64(len(sc.body))
+		r.set("Content-Type", defaultType)
+		r.set("Content-Md5", integrityOf(sc.body).md5)
+		if set != nil {
+			set(r)
+		}
+		return sc.b.wire.send(ctx, r)
 	})
 	if err != nil {
 		sc.failed(err)
 		return err
 	}
-	sc.versions[versionOf(out.VersionId)] = true
-	sc.etag = etagOf(out.ETag)
+	sc.versions[resp.Header.Get("X-Amz-Version-Id")] = true
+	sc.etag = etagOf(resp.Header.Get("Etag"))
 	return nil
 }
 
@@ -98,10 +100,7 @@ func (b *bucket) removeProbes(ctx context.Context) bool {
 func (sc *scratch) remove(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	remove := func(version string) error {
-		in := &s3.DeleteObjectInput{Bucket: aws.String(sc.b.name), Key: aws.String(sc.key), VersionId: optional(version)}
-		_, err := do(ctx, sc.b.s.probe("remove probe", sc.b.name, sc.key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
-			return sc.b.client.DeleteObject(ctx, in)
-		})
+		err := sc.b.deleteVersion(ctx, sc.b.s.probe("remove probe", sc.b.name, sc.key), version)
 		if objstore.KindOf(err) == objstore.NotExist {
 			return nil
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"coffer/objstore"
 
@@ -136,44 +137,59 @@ func withHeader(ctx context.Context, name, value string) context.Context {
 	return context.WithValue(ctx, headerKey{}, h)
 }
 
-// setHeaders is the middleware that applies withSSE, withSource and withHeader,
-// before the request is signed.
+// set applies withSSE, withSource and withHeader to the headers of a request
+// that is not signed yet.
+func (r *keyring) set(ctx context.Context, verb string, header http.Header) error {
+	e, _ := ctx.Value(sseKey{}).(ask)
+	source, _ := ctx.Value(sseSourceKey{}).(string)
+	sse, err := r.sseHeaders(verb, e, source)
+	if err != nil {
+		return err
+	}
+	for name, value := range sse {
+		header.Set(name, value)
+	}
+	h, _ := ctx.Value(headerKey{}).(http.Header)
+	for name, values := range h {
+		header[name] = values
+	}
+	return nil
+}
+
+// setHeaders is set as a middleware of the SDK.
 func (r *keyring) setHeaders(stack *middleware.Stack) error {
 	return stack.Build.Add(middleware.BuildMiddlewareFunc("CofferHeaders",
 		func(ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler) (middleware.BuildOutput, middleware.Metadata, error) {
 			if req, ok := in.Request.(*smithyhttp.Request); ok {
-				e, _ := ctx.Value(sseKey{}).(ask)
-				source, _ := ctx.Value(sseSourceKey{}).(string)
-				sse, err := r.sseHeaders(awsmiddleware.GetOperationName(ctx), e, source)
-				if err != nil {
+				if err := r.set(ctx, awsmiddleware.GetOperationName(ctx), req.Header); err != nil {
 					return middleware.BuildOutput{}, middleware.Metadata{}, err
-				}
-				for name, value := range sse {
-					req.Header.Set(name, value)
-				}
-				h, _ := ctx.Value(headerKey{}).(http.Header)
-				for name, values := range h {
-					req.Header[name] = values
 				}
 			}
 			return next.HandleBuild(ctx, in)
 		}), middleware.After)
 }
 
+// encryptionIn reads what the headers of a reply say about an object's
+// protection.
+func encryptionIn(h http.Header) objstore.Encryption {
+	bucketKey := strings.EqualFold(h.Get("X-Amz-Server-Side-Encryption-Bucket-Key-Enabled"), "true")
+	return encryptionOf(h.Get("X-Amz-Server-Side-Encryption"), h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"),
+		h.Get("X-Amz-Server-Side-Encryption-Customer-Key-Md5"), bucketKey)
+}
+
 // encryptionOf reads what a reply says about an object's protection.
-func encryptionOf(algorithm string, keyID, customerKeyMD5 *string, bucketKey *bool) objstore.Encryption {
+func encryptionOf(algorithm, keyID, customerKeyMD5 string, bucketKey bool) objstore.Encryption {
 	mode, ok := objstore.ModeOfSSEHeader(algorithm)
 	if !ok {
 		// A word that no version of S3 documents proves nothing.
 		mode = objstore.ModeNone
 	}
-	e := objstore.Encryption{Mode: mode}
-	if customerKeyMD5 != nil && *customerKeyMD5 != "" {
-		e.Mode, e.CustomerKeyMD5 = objstore.ModeSSEC, *customerKeyMD5
+	e := objstore.Encryption{Mode: mode, BucketKey: bucketKey}
+	if customerKeyMD5 != "" {
+		e.Mode, e.CustomerKeyMD5 = objstore.ModeSSEC, customerKeyMD5
 	}
-	if keyID != nil && (mode == objstore.ModeSSEKMS || mode == objstore.ModeDSSEKMS) {
-		e.KMSKeyID = *keyID
+	if mode == objstore.ModeSSEKMS || mode == objstore.ModeDSSEKMS {
+		e.KMSKeyID = keyID
 	}
-	e.BucketKey = bucketKey != nil && *bucketKey
 	return e
 }

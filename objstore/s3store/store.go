@@ -9,11 +9,11 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"coffer/objstore"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -40,6 +40,8 @@ type Store struct {
 	caps      capabilities
 	chunks    chunkPool
 	keys      *keyring
+	signer    signer
+	skew      atomic.Int64 // the store's clock less ours, in ns
 	patience  patience
 	copyWhole int64         // the longest object in bytes that one CopyObject takes
 	through   chan struct{} // a token for each copy through this machine
@@ -204,13 +206,6 @@ func (s *Store) client(bucket, region string) *s3.Client {
 	})
 	s.clients[k] = c
 	return c
-}
-
-// unsigned leaves the body out of the signature. Uploads do: every body
-// carries a CRC32 or an MD5 in a signed header, and a SHA-256 on top would
-// cost more than all the rest of an upload.
-func unsigned(o *s3.Options) {
-	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }
 
 // userAgent appends ua to the header that the SDK builds.

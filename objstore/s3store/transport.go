@@ -109,20 +109,25 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return sc.SyscallConn()
 }
 
-// httpClient is what the SDK sends requests through. It never follows a
+// httpClient is what requests are sent through. It never follows a
 // redirect: the signature would not fit the new address.
 type httpClient struct {
 	transport *http.Transport
 	patience  patience
 }
 
-// Do sends one request and ends it when no reply begins in time.
+// Do is exchange for the SDK.
 func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
+	return c.exchange(req.Context(), req)
+}
+
+// exchange sends one request and ends it when no reply begins in time.
+func (c *httpClient) exchange(ctx context.Context, req *http.Request) (*http.Response, error) {
 	wait := c.patience.read
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		wait = c.patience.write + time.Duration(req.ContentLength>>20)*time.Second
 	}
-	ctx, cancel := context.WithCancelCause(req.Context())
+	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(wait, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
 	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
 	if !timer.Stop() && err == nil {

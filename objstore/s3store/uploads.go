@@ -44,7 +44,7 @@ func (s *Store) listUploads(ctx context.Context, bucket, prefix, ask string, yie
 			return fail(err)
 		}
 		for _, u := range out.Uploads {
-			key, err := decodeKey(aws.ToString(u.Key), out.EncodingType)
+			key, err := decodeKey(aws.ToString(u.Key), string(out.EncodingType))
 			if err != nil {
 				return fail(badKey(err))
 			}
@@ -56,7 +56,7 @@ func (s *Store) listUploads(ctx context.Context, bucket, prefix, ask string, yie
 				return found, false
 			}
 		}
-		marker, err := decodeKey(aws.ToString(out.NextKeyMarker), out.EncodingType)
+		marker, err := decodeKey(aws.ToString(out.NextKeyMarker), string(out.EncodingType))
 		if err != nil {
 			return fail(badKey(err))
 		}

@@ -5,9 +5,6 @@ import (
 	"errors"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // confirm completes obj, which was just written, and makes sure that it is
@@ -77,9 +74,6 @@ func (b *bucket) removeExactly(ctx context.Context, obj objstore.Object) (bool, 
 			return false, err
 		}
 	}
-	in := &s3.DeleteObjectInput{Bucket: aws.String(b.name), Key: aws.String(obj.Key), VersionId: optional(obj.VersionID)}
-	_, err := do(ctx, b.s.probe("remove", b.name, obj.Key), func(ctx context.Context) (*s3.DeleteObjectOutput, error) {
-		return b.client.DeleteObject(ctx, in)
-	})
+	err := b.deleteVersion(ctx, b.s.probe("remove", b.name, obj.Key), obj.VersionID)
 	return err == nil, err
 }

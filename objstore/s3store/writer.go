@@ -1,14 +1,12 @@
 package s3store
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"net/http"
 
 	"coffer/objstore"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // writerBudget bounds the bytes that one writer buffers, unless two of its
@@ -275,27 +273,32 @@ func (w *writer) end(cause error) error {
 	return w.upload.abort(w.ctx)
 }
 
+// defaultType is the Content-Type of what nobody has given one.
+const defaultType = "application/octet-stream"
+
 // putWhole sends everything in one PUT.
 func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, err error) {
 	b, buf := w.b, w.cur
-	h := w.opts.Headers
-	in := &s3.PutObjectInput{
-		Bucket: aws.String(b.name), Key: aws.String(w.key), ContentLength: aws.Int64(buf.size),
-		Metadata: encodeMeta(w.opts.Meta), StorageClass: types.StorageClass(w.opts.StorageClass), Tagging: optional(w.tags),
-		ContentType: optional(h.ContentType), ContentEncoding: optional(h.ContentEncoding), ContentLanguage: optional(h.ContentLanguage),
-		ContentDisposition: optional(h.ContentDisposition), CacheControl: optional(h.CacheControl),
-	}
-	in.IfMatch, in.IfNoneMatch = b.conditions(w.opts.Cond)
-	in.ChecksumCRC32, in.ContentMD5 = b.digests(buf, false)
-	rctx := withSSE(ctx, w.prot.send)
-	if h.Expires != "" {
-		rctx = withHeader(rctx, "Expires", h.Expires)
-	}
-	body := buf.reader()
 	o := w.op().sending(buf.size)
-	out, st, err := doState(rctx, o, func(ctx context.Context) (*s3.PutObjectOutput, error) {
-		in.Body = body
-		return b.client.PutObject(ctx, in, unsigned)
+	resp, st, err := doState(withSSE(ctx, w.prot.send), o, func(ctx context.Context) (*http.Response, error) {
+		h := w.opts.Headers
+		r := newRequest("PutObject", http.MethodPut, w.key)
+		for name, value := range encodeMeta(w.opts.Meta) {
+			r.header[http.CanonicalHeaderKey(metaPrefix+name)] = []string{value}
+		}
+		r.set("X-Amz-Storage-Class", w.opts.StorageClass)
+		r.set("X-Amz-Tagging", w.tags)
+		r.set("Content-Type", cmp.Or(h.ContentType, defaultType))
+		r.set("Content-Encoding", h.ContentEncoding)
+		r.set("Content-Language", h.ContentLanguage)
+		r.set("Content-Disposition", h.ContentDisposition)
+		r.set("Cache-Control", h.CacheControl)
+		r.set("Expires", h.Expires)
+		ifMatch, ifNoneMatch := b.conditions(w.opts.Cond)
+		r.set("If-Match", ifMatch)
+		r.set("If-None-Match", ifNoneMatch)
+		b.setBody(r, buf, false)
+		return b.wire.send(ctx, r)
 	})
 	obj = objstore.Object{Entry: objstore.Entry{Key: w.key, Size: buf.size, StoredSize: buf.size, SizeKnown: true}}
 	fill(&obj, w.opts)
@@ -309,9 +312,9 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 		return obj, false, w.refused(err)
 	}
 	// No reply tells LastModified; the Date header can be a second off.
-	obj.ETag, obj.VersionID = etagOf(out.ETag), versionOf(out.VersionId)
-	obj.Encryption = encryptionOf(string(out.ServerSideEncryption), out.SSEKMSKeyId, out.SSECustomerKeyMD5, out.BucketKeyEnabled)
-	storedChecksums{out.ChecksumCRC64NVME, out.ChecksumCRC32, out.ChecksumCRC32C, out.ChecksumSHA256, out.ChecksumSHA1, out.ChecksumType}.note(&obj)
+	obj.ETag, obj.VersionID = etagOf(resp.Header.Get("Etag")), resp.Header.Get("X-Amz-Version-Id")
+	obj.Encryption = encryptionIn(resp.Header)
+	checksumsIn(resp.Header).note(&obj)
 	return obj, obj.Encryption.Encrypted(), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
@@ -24,6 +25,8 @@ type filesystem struct {
 	// background counts work that outlives its request: commits after the
 	// last close, and the like. Close waits for it.
 	background sync.WaitGroup
+	// lastProcess is the one that processOf found last.
+	lastProcess atomic.Uint32
 
 	tree sync.RWMutex // parent and name of every node
 

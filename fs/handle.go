@@ -35,7 +35,7 @@ type handle struct {
 func (n *file) newHandle(ctx context.Context, flags uint32) *handle {
 	h := &handle{file: n, writes: flags&syscall.O_ACCMODE != syscall.O_RDONLY}
 	if caller, ok := fuse.FromContext(ctx); ok && h.writes {
-		h.opener = processOf(caller.Pid)
+		h.opener = n.fsys.processOf(caller.Pid)
 	}
 	n.mu.Lock()
 	n.handles++
@@ -181,7 +181,7 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	if !h.wrote.Load() {
 		return toErrno(n.failedSince(h.failures))
 	}
-	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != h.opener && processOf(caller.Pid) != h.opener {
+	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != h.opener && !inProcess(h.opener, caller.Pid) {
 		return toErrno(n.failedSince(h.failures))
 	}
 	return h.commit(ctx, "close")

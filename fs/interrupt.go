@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // questionTimeout bounds an operation that asks. One that changes something
@@ -79,8 +80,29 @@ func statusMask(status []byte, name string) uint64 {
 }
 
 // processOf returns the process of a thread, or the thread when the process
-// cannot be found out.
-func processOf(tid uint32) uint32 {
+// cannot be found out. What the kernel writes into /proc costs more than all
+// the rest of an open, so it is read only of a thread that is neither the first
+// of its process, the only one of most programs, nor one of the process that
+// was found last.
+func (f *filesystem) processOf(tid uint32) uint32 {
+	for _, pid := range []uint32{tid, f.lastProcess.Load()} {
+		if inProcess(pid, tid) {
+			return pid
+		}
+	}
+	pid := readProcessOf(tid)
+	f.lastProcess.Store(pid)
+	return pid
+}
+
+// inProcess reports whether tid is a thread of the process pid: a signal 0 is
+// sent to nobody.
+func inProcess(pid, tid uint32) bool {
+	err := unix.Tgkill(int(pid), int(tid), 0)
+	return err == nil || err == unix.EPERM
+}
+
+func readProcessOf(tid uint32) uint32 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {
 		return tid

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"strings"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -273,4 +273,81 @@ func TestFullScratchLosesNothingUnsaid(t *testing.T) {
 	if _, err := g.ReadAt(got[:3], 0); err != nil || string(got[:3]) != "old" {
 		t.Errorf("what was there before: %q, %v", got[:3], err)
 	}
+}
+
+// TestManyLookupsAreOneListing unpacks an archive, so to say, and reads it
+// again after a remount.
+func TestManyLookupsAreOneListing(t *testing.T) {
+	m, s := bucketMount(t)
+	must(t, os.Mkdir(m.path("bucket", "d"), 0o755))
+	const files = 300
+	name := func(i int) string { return m.path("bucket", "d", fmt.Sprint("f", i)) }
+	questions := func() int {
+		return count(s, "HeadObject", "") + count(s, "ListObjectsV2", "") + count(s, "ListObjects", "")
+	}
+	s.ResetRequests()
+	for i := range files {
+		write(t, name(i), fmt.Sprint(i))
+	}
+	if n := count(s, "PutObject", ""); n != files {
+		t.Errorf("%d new files cost %d PUTs", files, n)
+	}
+	if n := questions(); n > files/2 {
+		t.Errorf("%d new files cost %d questions", files, n)
+	}
+	m.stop()
+	m.start()
+	s.ResetRequests()
+	for i := range files {
+		want(t, name(i), fmt.Sprint(i))
+	}
+	if n := questions(); n > files+files/2 {
+		t.Errorf("reading %d files cost %d questions, where a HEAD each is due", files, n)
+	}
+}
+
+// TestAbsentNamesAreBelievedForASecond changes a directory, here and elsewhere,
+// while its absent names are asked for all the time.
+func TestAbsentNamesAreBelievedForASecond(t *testing.T) {
+	m, s := bucketMount(t)
+	other := client(t, m.env)
+	must(t, os.Mkdir(m.path("bucket", "d"), 0o755))
+	ask := func() {
+		for i := range 50 {
+			absent(t, m.path("bucket", "d", fmt.Sprint("none", i)))
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		ask()
+		s.ResetRequests()
+		if ask(); len(s.Requests()) == 0 {
+			break // a listing answers by now
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no listing ever answers")
+		}
+	}
+	for i := range 20 {
+		p, q := m.path("bucket", "d", fmt.Sprint("own", i)), m.path("bucket", "d", fmt.Sprint("moved", i))
+		absent(t, p)
+		write(t, p, "own")
+		ask()
+		want(t, p, "own")
+		must(t, os.Rename(p, q))
+		absent(t, p)
+		want(t, q, "own")
+		must(t, os.Remove(q))
+		absent(t, q)
+		must(t, os.Mkdir(p, 0o755))
+		ask()
+		if _, err := os.Stat(p); err != nil {
+			t.Errorf("a directory made here: %v", err)
+		}
+	}
+	ask()
+	other.put(t, "bucket", "d/theirs", "theirs")
+	for until := time.Now().Add(1100 * time.Millisecond); time.Now().Before(until); {
+		ask()
+	}
+	want(t, m.path("bucket", "d", "theirs"), "theirs")
 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"time"
 
 	"coffer/objstore"
@@ -12,6 +13,15 @@ import (
 type knownNames struct {
 	listed map[string]listedName
 	ahead  readAhead
+
+	// whole is when the store had no other names than those of listed; zero
+	// while that is not known. See listWhole.
+	whole time.Time
+	// listing counts what makes a listing of the whole outdated altogether.
+	listing  int
+	underway bool      // such a listing is under way
+	tooLong  time.Time // when one met more names than it may
+	lookups  rate
 
 	asking  int    // questions under way
 	changes uint64 // own changes so far
@@ -27,6 +37,8 @@ type listedName struct {
 	name
 	at  time.Time // not later than the store said so
 	pos int       // in readAhead.order, -1 for a directory
+	// doubtful tells that only the store knows by now.
+	doubtful bool
 }
 
 const (
@@ -72,7 +84,7 @@ func (d *dir) didChange(name string) {
 	defer d.mu.Unlock()
 	k := &d.known
 	k.changes++
-	delete(k.listed, name)
+	k.doubt(name)
 	if k.asking == 0 {
 		return
 	}
@@ -89,7 +101,16 @@ func (d *dir) didChange(name string) {
 func (d *dir) unlist(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.known.listed, name)
+	d.known.doubt(name)
+}
+
+// doubt makes the next look-up of name ask the store.
+func (k *knownNames) doubt(name string) {
+	if k.whole.IsZero() {
+		delete(k.listed, name)
+	} else {
+		k.listed[name] = listedName{pos: -1, doubtful: true}
+	}
 }
 
 // remember keeps a name from a listing for the lookups that follow it.
@@ -101,23 +122,33 @@ func (d *dir) remember(n name, since uint64, at time.Time) {
 		return
 	}
 	if len(k.listed) >= listedMax {
-		k.listed, k.ahead = nil, readAhead{}
+		k.clear()
 	}
+	k.add(n, at, d.fsys.full())
+}
+
+func (k *knownNames) add(n name, at time.Time, full bool) {
 	if k.listed == nil {
 		k.listed = map[string]listedName{}
 	}
-	l := listedName{n, at, -1}
-	if !n.isDir && d.fsys.full() {
+	l := listedName{name: n, at: at, pos: -1}
+	if !n.isDir && full {
 		l.pos = k.ahead.add(n.entry)
 	}
 	k.listed[n.name] = l
+}
+
+// clear forgets what was listed.
+func (k *knownNames) clear() {
+	k.listed, k.ahead, k.whole = nil, readAhead{}, time.Time{}
+	k.listing++
 }
 
 // beginListing forgets the names of the last listing: another tells them anew.
 func (d *dir) beginListing() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.known.listed, d.known.ahead = nil, readAhead{}
+	d.known.clear()
 }
 
 // recall returns a name as a listing told it not longer ago than names are
@@ -126,7 +157,7 @@ func (d *dir) beginListing() {
 func (d *dir) recall(nm string) (listedName, bool) {
 	d.mu.Lock()
 	l, ok := d.known.listed[nm]
-	ok = ok && time.Since(l.at) < d.fsys.cfg.MetadataTTL
+	ok = ok && !l.doubtful && time.Since(l.at) < d.fsys.cfg.MetadataTTL
 	var next []objstore.Entry
 	if ok && l.pos >= 0 {
 		next = d.known.ahead.lookedUp(l.pos)
@@ -136,4 +167,108 @@ func (d *dir) recall(nm string) (listedName, bool) {
 		d.fsys.heads.askAhead(&d.fsys.background, d.bucket, e)
 	}
 	return l, ok
+}
+
+// A look-up that nothing is remembered for costs two requests. Where many come,
+// as when an archive is unpacked, a tree is copied or compiled, one listing
+// answers for the names that are not there as well.
+const (
+	// manyLookups is how many in a second are worth one page of a listing.
+	manyLookups = 8
+	// namesOfPage is how many names a store tells at once.
+	namesOfPage = 1000
+	// tooLongFor is for how long a directory is left alone that has more names
+	// than its look-ups are worth.
+	tooLongFor = 10 * time.Second
+)
+
+// lacks reports whether name was not there a moment ago: as long as an open
+// would believe in what was. It has the directory listed when it is worth it.
+func (d *dir) lacks(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, now := &d.known, time.Now()
+	n := k.lookups.add(now)
+	_, told := k.listed[name]
+	if !told && !k.whole.IsZero() && now.Sub(k.whole) < min(revalidateAfter, d.fsys.cfg.MetadataTTL) {
+		return true
+	}
+	if n >= manyLookups && !k.underway && now.Sub(k.tooLong) > tooLongFor && d.fsys.cfg.MetadataTTL > 0 {
+		k.underway = true
+		most := min(n/manyLookups*namesOfPage, listedMax)
+		d.fsys.background.Go(func() { d.listWhole(most) })
+	}
+	return false
+}
+
+// listWhole remembers all names of d, unless they are more than most.
+func (d *dir) listWhole(most int) {
+	ctx, cancel := context.WithTimeout(context.Background(), questionTimeout)
+	defer cancel()
+	since := d.ask()
+	defer d.answered()
+	d.mu.Lock()
+	listing := d.known.listing
+	d.mu.Unlock()
+	at, prefix, told := time.Now(), d.prefix(), 0
+	entries := func(yield func(objstore.Entry, error) bool) {
+		for e, err := range d.bucket.List(ctx, objstore.Query{Prefix: prefix, Delimiter: "/", Limit: most}) {
+			if told++; !yield(e, err) {
+				return
+			}
+		}
+	}
+	var all []name
+	var failed error
+	for n, err := range names(prefix, entries, func(hidden) {}) { // who lists it is told of hidden keys
+		if err != nil {
+			failed = err // whoever asks for a name is told
+			break
+		}
+		all = append(all, n)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := &d.known
+	k.underway = false
+	if told >= most {
+		k.tooLong = time.Now()
+	}
+	if failed == nil && told < most && k.listing == listing && k.floor <= since {
+		k.takeWhole(all, since, at, d.fsys.full())
+	}
+}
+
+// takeWhole remembers that all names are all, of a listing that began at a time.
+func (k *knownNames) takeWhole(all []name, since uint64, at time.Time, full bool) {
+	k.clear()
+	k.listed, k.whole = make(map[string]listedName, len(all)), at
+	for _, n := range all {
+		k.add(n, at, full)
+	}
+	for name, change := range k.changed {
+		if change > since {
+			k.doubt(name)
+		}
+	}
+}
+
+// rate counts what comes in a second.
+type rate struct {
+	second      int64
+	now, before int
+}
+
+// add counts one, and returns how many came in this second or in the last,
+// whichever had more.
+func (r *rate) add(at time.Time) int {
+	switch s := at.Unix(); s {
+	case r.second:
+	case r.second + 1:
+		r.second, r.now, r.before = s, 0, r.now
+	default:
+		r.second, r.now, r.before = s, 0, 0
+	}
+	r.now++
+	return max(r.now, r.before)
 }

@@ -66,7 +66,7 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 		}
 		// gone since the listing: ask in full
 	}
-	if !utf8.ValidString(key) {
+	if !utf8.ValidString(key) || d.lacks(nm) {
 		return finding{}, objstore.NotExist // keys are UTF-8: who asks for another is told off
 	}
 	var (

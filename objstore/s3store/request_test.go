@@ -1,9 +1,11 @@
 package s3store
 
 import (
+	"context"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -167,6 +169,34 @@ func TestBodyIsNotReadAfterTheReply(t *testing.T) {
 	n, err = b.Read(make([]byte, 6))
 	require.Error(t, err)
 	require.Zero(t, n)
+}
+
+// TestSmallFileIsOneWrite: a body that is sent apart from its headers costs both
+// sides another system call.
+func TestSmallFileIsOneWrite(t *testing.T) {
+	_, s, b := emulated(t, "aws", Config{})
+	put(t, b, "first", random(10), objstore.CreateOptions{}) // what the bucket is asked at first is over
+	var writes atomic.Int32
+	dial := s.transport.DialContext
+	s.transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		return countedConn{c, &writes}, err
+	}
+	s.transport.CloseIdleConnections()
+	data := random(4 << 10)
+	o := put(t, b, "small", data, objstore.CreateOptions{})
+	require.Equal(t, int32(1), writes.Load())
+	require.Equal(t, data, get(t, b, o.Ref(""), objstore.Range{}))
+}
+
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int32
+}
+
+func (c countedConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
 }
 
 // TestListingsThatAreNone: some servers put a refusal behind the status 200.

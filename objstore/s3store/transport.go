@@ -141,7 +141,11 @@ func (c *httpClient) exchange(ctx context.Context, req *http.Request) (*http.Res
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = newCancelBody(ctx, cancel, resp.Body, 2*c.patience.body)
+	if resp.Body == http.NoBody {
+		cancel(nil)
+	} else {
+		resp.Body = &cancelBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, patient: 2 * c.patience.body}
+	}
 	return resp, nil
 }
 
@@ -153,20 +157,17 @@ type cancelBody struct {
 	io.ReadCloser
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	stall   *time.Timer
+	stall   *time.Timer // nil before the first Read
 	patient time.Duration
-}
-
-func newCancelBody(ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, patient time.Duration) *cancelBody {
-	b := &cancelBody{ReadCloser: body, ctx: ctx, cancel: cancel, patient: patient}
-	b.stall = time.AfterFunc(patient, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
-	b.stall.Stop()
-	return b
 }
 
 // Read is bounded by the patience for each call.
 func (b *cancelBody) Read(p []byte) (int, error) {
-	b.stall.Reset(b.patient)
+	if b.stall == nil {
+		b.stall = time.AfterFunc(b.patient, func() { b.cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
+	} else {
+		b.stall.Reset(b.patient)
+	}
 	n, err := b.ReadCloser.Read(p)
 	b.stall.Stop()
 	if cause := context.Cause(b.ctx); err != nil && err != io.EOF && errors.Is(cause, errNoReply) {
@@ -177,7 +178,9 @@ func (b *cancelBody) Read(p []byte) (int, error) {
 
 // Close ends the exchange.
 func (b *cancelBody) Close() error {
-	b.stall.Stop()
+	if b.stall != nil {
+		b.stall.Stop()
+	}
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
 	return err

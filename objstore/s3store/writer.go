@@ -28,7 +28,7 @@ type writer struct {
 
 	cur      *partBuffer
 	upload   *upload // nil until the first part is full
-	results  chan partResult
+	results  chan partResult // nil as long as upload is
 	inFlight int
 	ended    bool
 	err      error // sticky
@@ -62,7 +62,7 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 func (b *bucket) newWriter(ctx context.Context, key string, opts objstore.CreateOptions, prot protection) *writer {
 	w := &writer{
 		b: b, key: key, opts: opts, prot: prot, plan: newPartPlan(b.s.cfg.PartSize, opts.SizeHint),
-		cur: &partBuffer{pool: &b.s.chunks}, results: make(chan partResult, maxConcurrency),
+		cur: &partBuffer{pool: &b.s.chunks},
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	return w
@@ -179,6 +179,7 @@ func (w *writer) begin(checksums bool) error {
 		return err
 	}
 	w.upload = u
+	w.results = make(chan partResult, maxConcurrency)
 	return nil
 }
 

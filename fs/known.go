@@ -19,9 +19,11 @@ type knownNames struct {
 	whole time.Time
 	// listing counts what makes a listing of the whole outdated altogether.
 	listing  int
-	underway bool      // such a listing is under way
-	tooLong  time.Time // when one met more names than it may
-	lookups  rate
+	underway bool // such a listing is under way
+	// tooMany is how many names were not all, when that was found last.
+	tooMany   int
+	tooManyAt time.Time
+	lookups   rate
 
 	asking  int    // questions under way
 	changes uint64 // own changes so far
@@ -177,9 +179,9 @@ const (
 	manyLookups = 8
 	// namesOfPage is how many names a store tells at once.
 	namesOfPage = 1000
-	// tooLongFor is for how long a directory is left alone that has more names
-	// than its look-ups are worth.
-	tooLongFor = 10 * time.Second
+	// tooManyFor is for how long a directory is left alone that has more names
+	// than its look-ups are worth, unless they come twice as fast.
+	tooManyFor = 10 * time.Second
 )
 
 // lacks reports whether name was not there a moment ago: as long as an open
@@ -193,9 +195,9 @@ func (d *dir) lacks(name string) bool {
 	if !told && !k.whole.IsZero() && now.Sub(k.whole) < min(revalidateAfter, d.fsys.cfg.MetadataTTL) {
 		return true
 	}
-	if n >= manyLookups && !k.underway && now.Sub(k.tooLong) > tooLongFor && d.fsys.cfg.MetadataTTL > 0 {
+	most := min(n/manyLookups*namesOfPage, listedMax)
+	if most > 0 && !k.underway && d.fsys.cfg.MetadataTTL > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
 		k.underway = true
-		most := min(n/manyLookups*namesOfPage, listedMax)
 		d.fsys.background.Go(func() { d.listWhole(most) })
 	}
 	return false
@@ -232,7 +234,7 @@ func (d *dir) listWhole(most int) {
 	k := &d.known
 	k.underway = false
 	if told >= most {
-		k.tooLong = time.Now()
+		k.tooMany, k.tooManyAt = most, time.Now()
 	}
 	if failed == nil && told < most && k.listing == listing && k.floor <= since {
 		k.takeWhole(all, since, at, d.fsys.full())

@@ -1,7 +1,11 @@
 package fs
 
 import (
+	"context"
+	"fmt"
+	"iter"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"coffer/objstore"
@@ -53,6 +57,57 @@ func TestWholeListing(t *testing.T) {
 	d.known.whole = time.Now()
 	if d.beginListing(); d.lacks("never") {
 		t.Error("a listing that begins knows what is absent")
+	}
+}
+
+// TestListingIsWorthItsPages: a long directory is listed in full only when as
+// many look-ups come as its pages would cost.
+func TestListingIsWorthItsPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &longBucket{names: 2500}
+		d := &dir{fsys: &filesystem{cfg: Config{MetadataTTL: time.Hour}, heads: newHeads()}, bucket: b}
+		lookUp := func(n int) {
+			for range n {
+				d.lacks("absent")
+				synctest.Wait()
+			}
+		}
+		for _, step := range []struct {
+			more int
+			want string
+		}{{7, "[]"}, {1, "[1000]"}, {7, "[1000]"}, {1, "[1000 2000]"}, {8, "[1000 2000]"}, {8, "[1000 2000 4000]"}} {
+			if lookUp(step.more); fmt.Sprint(b.limits) != step.want {
+				t.Fatalf("after %d more look-ups: listed %v, want %v", step.more, b.limits, step.want)
+			}
+		}
+		if !d.lacks("absent") {
+			t.Error("what was not listed is not absent")
+		}
+		if _, ok := d.recall("f2499"); !ok {
+			t.Error("what was listed is not known")
+		}
+		time.Sleep(revalidateAfter)
+		if d.lacks("absent") {
+			t.Error("a listing is believed for longer than an open believes")
+		}
+	})
+}
+
+// longBucket lists names, and notes how many it may tell.
+type longBucket struct {
+	namedBucket
+	names  int
+	limits []int
+}
+
+func (b *longBucket) List(_ context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
+	b.limits = append(b.limits, q.Limit)
+	return func(yield func(objstore.Entry, error) bool) {
+		for i := range min(b.names, q.Limit) {
+			if !yield(objstore.Entry{Key: fmt.Sprintf("f%04d", i)}, nil) {
+				return
+			}
+		}
 	}
 }
 

@@ -41,6 +41,9 @@ type listedName struct {
 	pos int       // in readAhead.order, -1 for a directory
 	// doubtful tells that only the store knows by now.
 	doubtful bool
+	// unasked tells that nobody has listed the directory: that the name is a
+	// file is believed, and no more of it.
+	unasked bool
 }
 
 const (
@@ -247,6 +250,9 @@ func (k *knownNames) takeWhole(all []name, since uint64, at time.Time, full bool
 	k.listed, k.whole = make(map[string]listedName, len(all)), at
 	for _, n := range all {
 		k.add(n, at, full)
+		l := k.listed[n.name]
+		l.unasked = true
+		k.listed[n.name] = l
 	}
 	for name, change := range k.changed {
 		if change > since {

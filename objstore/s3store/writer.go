@@ -27,7 +27,7 @@ type writer struct {
 	cancel context.CancelCauseFunc
 
 	cur      *partBuffer
-	upload   *upload // nil until the first part is full
+	upload   *upload         // nil until the first part is full
 	results  chan partResult // nil as long as upload is
 	inFlight int
 	ended    bool

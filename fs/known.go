@@ -240,16 +240,16 @@ func (d *dir) listWhole(most int) {
 		k.tooMany, k.tooManyAt = most, time.Now()
 	}
 	if failed == nil && told < most && k.listing == listing && k.floor <= since {
-		k.takeWhole(all, since, at, d.fsys.full())
+		k.takeWhole(all, since, at)
 	}
 }
 
 // takeWhole remembers that all names are all, of a listing that began at a time.
-func (k *knownNames) takeWhole(all []name, since uint64, at time.Time, full bool) {
+func (k *knownNames) takeWhole(all []name, since uint64, at time.Time) {
 	k.clear()
 	k.listed, k.whole = make(map[string]listedName, len(all)), at
 	for _, n := range all {
-		k.add(n, at, full)
+		k.add(n, at, false)
 		l := k.listed[n.name]
 		l.unasked = true
 		k.listed[n.name] = l

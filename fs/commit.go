@@ -88,6 +88,8 @@ func (n *file) commit(ctx context.Context) error {
 	}
 	done, meta, err := n.upload(ctx)
 	if err != nil {
+		parent, nm := n.parent()
+		parent.didChange(nm) // what is there by now is the store's to tell
 		kept, why := n.rescue(ctx, err)
 		if why != nil {
 			kept = "no: " + why.Error()

@@ -149,10 +149,10 @@ func (d *dir) Mkdir(ctx context.Context, nm string, mode uint32, out *fuse.Entry
 	if err = d.prepare(dctx, nm, key); err == nil {
 		err = sub.putMarker(dctx, meta, objstore.Condition{IfAbsent: true})
 	}
+	d.didChange(nm) // when it failed as well: somebody else may have made it
 	if err != nil {
 		return nil, d.fsys.errno("mkdir", path(d.bucket, key), err)
 	}
-	d.didChange(nm)
 	d.namesChanged()
 	sub.setMarker(meta, time.Now())
 	sub.fillAttr(&out.Attr)
@@ -200,6 +200,7 @@ func (d *dir) newLocalFile(ctx context.Context, nm string, mode uint32, claim bo
 	d.newAttributes(ctx, mode, syscall.S_IFREG).put(meta, d.fsys.cfg.Convention)
 	if claim {
 		if err := n.claim(dctx, meta); err != nil {
+			d.didChange(nm) // it may be there by now
 			return nil, d.fsys.errno("create", path(d.bucket, key), err)
 		}
 	} else {

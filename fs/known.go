@@ -41,6 +41,9 @@ type listedName struct {
 	pos int       // in readAhead.order, -1 for a directory
 	// doubtful tells that only the store knows by now.
 	doubtful bool
+	// unasked tells that nobody has listed the directory: that the name is a
+	// file is believed, and no more of it.
+	unasked bool
 }
 
 const (
@@ -237,16 +240,19 @@ func (d *dir) listWhole(most int) {
 		k.tooMany, k.tooManyAt = most, time.Now()
 	}
 	if failed == nil && told < most && k.listing == listing && k.floor <= since {
-		k.takeWhole(all, since, at, d.fsys.full())
+		k.takeWhole(all, since, at)
 	}
 }
 
 // takeWhole remembers that all names are all, of a listing that began at a time.
-func (k *knownNames) takeWhole(all []name, since uint64, at time.Time, full bool) {
+func (k *knownNames) takeWhole(all []name, since uint64, at time.Time) {
 	k.clear()
 	k.listed, k.whole = make(map[string]listedName, len(all)), at
 	for _, n := range all {
-		k.add(n, at, full)
+		k.add(n, at, false)
+		l := k.listed[n.name]
+		l.unasked = true
+		k.listed[n.name] = l
 	}
 	for name, change := range k.changed {
 		if change > since {

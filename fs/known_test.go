@@ -36,7 +36,7 @@ func TestWholeListing(t *testing.T) {
 	file := func(nm string) name { return name{name: nm, entry: objstore.Entry{Key: nm}} }
 	since := d.ask()
 	d.didChange("a")
-	d.known.takeWhole([]name{file("a"), file("b"), file("c")}, since, time.Now(), true)
+	d.known.takeWhole([]name{file("a"), file("b"), file("c")}, since, time.Now())
 	d.answered()
 	d.didChange("c")
 	d.didChange("new")

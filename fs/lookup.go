@@ -51,10 +51,10 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 		if l.isDir {
 			return d.findDir(ctx, key)
 		}
-		if !d.fsys.full() {
+		if !d.fsys.full() && !l.unasked {
 			return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
 		}
-		if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok {
+		if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok && !l.unasked {
 			return finding{obj: o, hasObj: true, complete: true, at: l.at}, nil
 		}
 		o, err := d.fsys.heads.ask(ctx, d.bucket, key)

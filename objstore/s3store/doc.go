@@ -66,6 +66,9 @@
 // plaintext cannot be told from one that does so for its own reasons; what
 // counts is the MD5 that it reports, or does not.
 //
+// Directory buckets (S3 Express One Zone) are not served: their listings have
+// no order, and their requests are signed in a way of their own.
+//
 // In us-east-1 a CreateBucket of a bucket that one already owns succeeds; a
 // bucket that the same account creates between our HEAD and our CreateBucket
 // cannot be told from ours.

@@ -24,9 +24,9 @@ import (
 )
 
 // wire sends the requests that come by the thousand, those of single objects,
-// of parts and of listings. The SDK would cost more processor than all the rest
-// of such a request: it builds some forty layers anew for each, see
-// BenchmarkSmall. All other requests go through its client. Both share
+// of parts and of listings. The SDK would double what such a request costs: it
+// builds some forty layers anew for each, see BenchmarkSmall and the figures in
+// e2e/BENCH.md. All other requests go through its client. Both share
 // connections, credentials, the retryer, encryption headers and the types of
 // errors, so that nothing else here knows which way a request went.
 type wire struct {
@@ -221,8 +221,8 @@ func (w *wire) once(ctx context.Context, r *request, at time.Time) (*http.Respon
 	if r.read != nil {
 		return resp, r.read(resp)
 	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	return resp, err
+	_, _ = io.Copy(io.Discard, resp.Body) // the headers tell all; it is for the connection
+	return resp, nil
 }
 
 // encoded is a query as it is sent and signed: a blank is %20, and a plus is

@@ -369,7 +369,7 @@ func TestFailedCreateIsNotOthersFile(t *testing.T) {
 // TestManyLookupsAreOneListing unpacks an archive, so to say, and reads it
 // again after a remount.
 func TestManyLookupsAreOneListing(t *testing.T) {
-	m, s := bucketMount(t)
+	m, s := bucketMount(t, "--absent-ttl", "1s")
 	must(t, os.Mkdir(m.path("bucket", "d"), 0o755))
 	const files = 300
 	name := func(i int) string { return m.path("bucket", "d", fmt.Sprint("f", i)) }
@@ -387,7 +387,7 @@ func TestManyLookupsAreOneListing(t *testing.T) {
 		t.Errorf("%d new files cost %d questions", files, n)
 	}
 	m.stop()
-	m.start()
+	m.start("--absent-ttl", "1s")
 	s.ResetRequests()
 	for i := range files {
 		want(t, name(i), fmt.Sprint(i))
@@ -397,10 +397,10 @@ func TestManyLookupsAreOneListing(t *testing.T) {
 	}
 }
 
-// TestAbsentNamesAreBelievedForASecond changes a directory, here and elsewhere,
-// while its absent names are asked for all the time.
-func TestAbsentNamesAreBelievedForASecond(t *testing.T) {
-	m, s := bucketMount(t)
+// TestAbsentNamesAreBelieved as long as the mount is told to: a directory is
+// changed, here and elsewhere, while its absent names are asked for all the time.
+func TestAbsentNamesAreBelieved(t *testing.T) {
+	m, s := bucketMount(t, "--absent-ttl", "1s")
 	other := client(t, m.env)
 	must(t, os.Mkdir(m.path("bucket", "d"), 0o755))
 	ask := func() {
@@ -441,4 +441,19 @@ func TestAbsentNamesAreBelievedForASecond(t *testing.T) {
 		ask()
 	}
 	want(t, m.path("bucket", "d", "theirs"), "theirs")
+}
+
+// TestOthersNewFilesAreThere at once, in a directory in which many names are
+// looked up.
+func TestOthersNewFilesAreThere(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	for i := range 300 {
+		f, d := fmt.Sprint("file", i), fmt.Sprint("dir", i)
+		absent(t, m.path("bucket", f))
+		other.put(t, "bucket", f, "theirs")
+		want(t, m.path("bucket", f), "theirs")
+		other.put(t, "bucket", d+"/f", "theirs")
+		want(t, m.path("bucket", d, "f"), "theirs")
+	}
 }

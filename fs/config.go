@@ -60,6 +60,9 @@ type Config struct {
 	// MetadataTTL is how long the kernel and this package believe what the
 	// store said of a name; 0 asks every time.
 	MetadataTTL time.Duration
+	// AbsentTTL is how long a name is believed to be absent that a listing did
+	// not have; 0 asks every time.
+	AbsentTTL time.Duration
 	// FSName is the first column of df; default "coffer".
 	FSName string
 	// Options are further mount options for the kernel, as in fstab.
@@ -88,6 +91,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("fs: convention %q: want %q, %q or %q", c.Convention, ConventionS3FS, ConventionRclone, ConventionFSx)
 	case c.MetadataTTL < 0:
 		return fmt.Errorf("fs: metadata TTL %v is negative", c.MetadataTTL)
+	case c.AbsentTTL < 0:
+		return fmt.Errorf("fs: absent TTL %v is negative", c.AbsentTTL)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -175,8 +176,9 @@ func (d *dir) recall(nm string) (listedName, bool) {
 }
 
 // A look-up that nothing is remembered for costs two requests. Where many come,
-// as when an archive is unpacked, a tree is copied or compiled, one listing
-// answers for the names that are not there as well.
+// as when a tree is read, one listing tells which names are files, which saves
+// one of them. That a name is absent is believed only where Config.AbsentTTL
+// says so: somebody else may have made it a moment ago.
 const (
 	// manyLookups is how many in a second are worth one page of a listing.
 	manyLookups = 8
@@ -187,19 +189,21 @@ const (
 	tooManyFor = 10 * time.Second
 )
 
-// lacks reports whether name was not there a moment ago: as long as an open
-// would believe in what was. It has the directory listed when it is worth it.
+// lacks reports whether name was not there so short a time ago that this is
+// believed. It has the directory listed when that is worth it.
 func (d *dir) lacks(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	cfg := &d.fsys.cfg
 	k, now := &d.known, time.Now()
 	n := k.lookups.add(now)
 	_, told := k.listed[name]
-	if !told && !k.whole.IsZero() && now.Sub(k.whole) < min(revalidateAfter, d.fsys.cfg.MetadataTTL) {
+	if !told && !k.whole.IsZero() && now.Sub(k.whole) < cfg.AbsentTTL {
 		return true
 	}
+	useful := cmp.Or(cfg.AbsentTTL, cfg.MetadataTTL) // that long, of a listing
 	most := min(n/manyLookups*namesOfPage, listedMax)
-	if most > 0 && !k.underway && d.fsys.cfg.MetadataTTL > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
+	if most > 0 && !k.underway && now.Sub(k.whole) >= useful && useful > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
 		k.underway = true
 		d.fsys.background.Go(func() { d.listWhole(most) })
 	}

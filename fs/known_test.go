@@ -31,7 +31,7 @@ func TestRate(t *testing.T) {
 // TestWholeListing: what was changed while or after a directory was listed is
 // asked for, and nothing else.
 func TestWholeListing(t *testing.T) {
-	fsys := &filesystem{cfg: Config{MetadataTTL: time.Hour}, heads: newHeads()}
+	fsys := &filesystem{cfg: Config{MetadataTTL: time.Hour, AbsentTTL: time.Second}, heads: newHeads()}
 	d := &dir{fsys: fsys, bucket: namedBucket{}}
 	file := func(nm string) name { return name{name: nm, entry: objstore.Entry{Key: nm}} }
 	since := d.ask()
@@ -50,7 +50,7 @@ func TestWholeListing(t *testing.T) {
 			t.Errorf("%q is absent: %v", nm, got)
 		}
 	}
-	d.known.whole = time.Now().Add(-2 * revalidateAfter)
+	d.known.whole = time.Now().Add(-2 * time.Second)
 	if d.lacks("never") {
 		t.Error("an old listing says what is absent")
 	}
@@ -65,7 +65,7 @@ func TestWholeListing(t *testing.T) {
 func TestListingIsWorthItsPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &longBucket{names: 2500}
-		d := &dir{fsys: &filesystem{cfg: Config{MetadataTTL: time.Hour}, heads: newHeads()}, bucket: b}
+		d := &dir{fsys: &filesystem{cfg: Config{MetadataTTL: time.Hour, AbsentTTL: time.Second}, heads: newHeads()}, bucket: b}
 		lookUp := func(n int) {
 			for range n {
 				d.lacks("absent")
@@ -86,9 +86,31 @@ func TestListingIsWorthItsPages(t *testing.T) {
 		if _, ok := d.recall("f2499"); !ok {
 			t.Error("what was listed is not known")
 		}
-		time.Sleep(revalidateAfter)
+		time.Sleep(time.Second)
 		if d.lacks("absent") {
-			t.Error("a listing is believed for longer than an open believes")
+			t.Error("a listing is believed for longer than it is told to be")
+		}
+	})
+}
+
+// TestAbsenceIsNotBelieved, unless the mount is told to; what a listing has told
+// is, and so it is not done again and again.
+func TestAbsenceIsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &longBucket{names: 10}
+		d := &dir{fsys: &filesystem{cfg: Config{MetadataTTL: 10 * time.Second}, heads: newHeads()}, bucket: b}
+		for range 100 {
+			if d.lacks("absent") {
+				t.Fatal("a name is believed to be absent")
+			}
+			synctest.Wait()
+			time.Sleep(90 * time.Millisecond)
+		}
+		if len(b.limits) != 1 {
+			t.Errorf("listed %d times", len(b.limits))
+		}
+		if _, ok := d.recall("f0009"); !ok {
+			t.Error("what was listed is not known")
 		}
 	})
 }

@@ -42,6 +42,7 @@ type Config struct {
 	Exclusive   choice        `yaml:"exclusive"`
 	Unlink      choice        `yaml:"unlink"`
 	MetadataTTL time.Duration `yaml:"metadata-ttl"`
+	AbsentTTL   time.Duration `yaml:"absent-ttl"`
 	UID         ownerID       `yaml:"uid"`
 	GID         ownerID       `yaml:"gid"`
 	Umask       octal         `yaml:"umask"`
@@ -240,6 +241,9 @@ func (c Config) Validate() error {
 	}
 	if c.MetadataTTL < 0 {
 		return fmt.Errorf("metadata-ttl %v is negative", c.MetadataTTL)
+	}
+	if c.AbsentTTL < 0 {
+		return fmt.Errorf("absent-ttl %v is negative", c.AbsentTTL)
 	}
 	if c.Memory != 0 && c.Memory < minMemory {
 		return fmt.Errorf("memory %v is below the least that works, %v", c.Memory, minMemory)

@@ -436,7 +436,7 @@ func (r *twoMounts) onDescriptor(s *side, d *descriptor) {
 		case d.failed != 0:
 			r.said(s, what("fstat"), err, 0, syscall.ESTALE)
 			return
-		case d.left, !d.dirty && !d.gone && !r.current(d.seenFile):
+		case !d.gone && (d.left || !d.dirty && !r.current(d.seenFile)):
 			d.left = true
 			r.said(s, what("fstat"), err, syscall.ESTALE)
 			return
@@ -458,6 +458,10 @@ func (r *twoMounts) changed(s *side, d *descriptor, what string, err error) bool
 		r.said(s, what, err, refusals...)
 	case d.left:
 		r.said(s, what, err, syscall.ESTALE)
+	case d.lost:
+		// Others had removed it before its name became another's: whether the
+		// mount knew depends on what it had to ask.
+		r.said(s, what, err, 0, syscall.ESTALE)
 	case r.current(d.seenFile), d.dirty, d.gone:
 		r.said(s, what, err, 0)
 	default:
@@ -588,7 +592,8 @@ func (r *twoMounts) closed(s *side, d *descriptor, err error) {
 			_, err := os.Lstat(s.m.path("bucket", d.key))
 			return err == nil
 		}
-		return r.other.get(r.t, "bucket", d.key) == ""
+		_, left := r.other.keys(r.t, "bucket")[d.key]
+		return !left
 	}
 	for deadline := time.Now().Add(10 * time.Second); !there(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -600,10 +605,14 @@ func (r *twoMounts) closed(s *side, d *descriptor, err error) {
 // sameObjects compares the bucket with the model.
 func (r *twoMounts) sameObjects() {
 	r.t.Helper()
+	keys := r.other.keys(r.t, "bucket")
 	for _, name := range sharedNames {
-		got, want := r.other.get(r.t, "bucket", name), r.store[name]
-		if got != want.data {
-			r.t.Fatalf("the store has %s as %s, want %s", name, brief(got), brief(want.data))
+		got, want := version{}, r.store[name]
+		if _, got.there = keys[name]; got.there {
+			got.data = r.other.get(r.t, "bucket", name)
+		}
+		if got != want {
+			r.t.Fatalf("the store has %s (%v) as %s, want it (%v) as %s", name, got.there, brief(got.data), want.there, brief(want.data))
 		}
 	}
 }

@@ -25,8 +25,15 @@ import (
 // The operations are chosen as those of TestLikeALocalFileSystem.
 func TestTwoMounts(t *testing.T) {
 	seed, ops := seedAndOps(t, 600)
-	a, s := bucketMount(t, "--metadata-ttl", "0s")
-	b := mountStore(t, s.Env(), "--metadata-ttl", "0s")
+	// With a key of the KMS an ETag is of a version, not of its bytes: the same
+	// bytes stored again are another version, as the model has it.
+	s := startEmulator(t, "aws")
+	_, err := s.CreateKMSKey("alias/mine")
+	must(t, err)
+	args := []string{"--metadata-ttl", "0s", "--sse", "kms", "--sse-kms-key-id", "alias/mine"}
+	a := mountStore(t, s.Env(), args...)
+	must(t, os.Mkdir(a.path("bucket"), 0o755))
+	b := mountStore(t, s.Env(), args...)
 	r := &twoMounts{
 		t: t, rng: mathrand.New(mathrand.NewPCG(seed, 2)), other: client(t, s.Env()),
 		store: map[string]version{}, ever: map[string]bool{},
@@ -59,7 +66,7 @@ func TestTwoMounts(t *testing.T) {
 	r.sameObjects()
 	want := map[string]int64{}
 	for name, v := range r.store {
-		if v.there {
+		if v.there() {
 			want[name] = int64(len(v.data))
 		}
 	}
@@ -68,12 +75,13 @@ func TestTwoMounts(t *testing.T) {
 	}
 }
 
-// version is what lies under a key. Its bytes are its identity, as for the
-// store, whose ETag is of them: what is written here is never written twice.
+// version is what lies under a key; the zero value is nothing.
 type version struct {
-	there bool
-	data  string
+	number int
+	data   string
 }
+
+func (v version) there() bool { return v.number > 0 }
 
 // seenFile is a file as one mount shows it to all who have it open there.
 type seenFile struct {
@@ -109,14 +117,15 @@ type side struct {
 }
 
 type twoMounts struct {
-	t     *testing.T
-	rng   *mathrand.Rand
-	other independent
-	sides [2]*side
-	store map[string]version
-	ever  map[string]bool // every content that the store has had
-	log   []string
-	stamp int
+	t        *testing.T
+	rng      *mathrand.Rand
+	other    independent
+	sides    [2]*side
+	store    map[string]version
+	ever     map[string]bool // every content that the store has had
+	log      []string
+	stamp    int
+	versions int
 }
 
 // refusals are the answers to who has a part in a failed commit. When another
@@ -152,10 +161,13 @@ func (r *twoMounts) current(f *seenFile) bool {
 	return f.whole || !f.lost && (f.key == "" || r.store[f.key] == f.base)
 }
 
-// put is a change of the store.
-func (r *twoMounts) put(key string, v version) {
+// put stores data as a new version.
+func (r *twoMounts) put(key, data string) version {
+	r.versions++
+	v := version{r.versions, data}
 	r.store[key] = v
-	r.ever[v.data] = true
+	r.ever[data] = true
+	return v
 }
 
 // look is a lookup: the file, nil when there is none. The mount meets what the
@@ -167,7 +179,7 @@ func (r *twoMounts) look(s *side, name string) *seenFile {
 		return nil
 	case f != nil && f.dirty:
 		return f
-	case !now.there:
+	case !now.there():
 		return nil
 	case f != nil && f.users > 0 && !f.left && f.base == now:
 		return f
@@ -186,12 +198,11 @@ func (r *twoMounts) commit(s *side, f *seenFile) syscall.Errno {
 	}
 	f.dirty, f.whole = false, false
 	if r.store[f.key] == f.base {
-		f.base = version{true, f.data}
-		r.put(f.key, f.base)
+		f.base = r.put(f.key, f.data)
 		return 0
 	}
 	errno := syscall.EEXIST
-	if f.base.there {
+	if f.base.there() {
 		errno = syscall.ESTALE
 	}
 	for _, d := range s.open {
@@ -219,7 +230,7 @@ func (r *twoMounts) reuse(s *side, name string) {
 
 // loseName is what becomes of an open file when its name is another's.
 func (r *twoMounts) loseName(f *seenFile) {
-	f.lost = f.base.there && r.store[f.key] != f.base
+	f.lost = f.base.there() && r.store[f.key] != f.base
 	f.gone, f.key = true, ""
 }
 
@@ -253,7 +264,7 @@ func (r *twoMounts) onName(s *side, name string) {
 		var want []string
 		for _, name := range sharedNames {
 			f := s.known[name]
-			if s.hidden[name] == nil && (r.store[name].there || f != nil && f.dirty) {
+			if s.hidden[name] == nil && (r.store[name].there() || f != nil && f.dirty) {
 				want = append(want, name)
 			}
 		}
@@ -289,7 +300,7 @@ func (r *twoMounts) onName(s *side, name string) {
 		switch {
 		case f.users == 0:
 			r.store[name] = version{}
-		case f.base.there:
+		case f.base.there():
 			f.gone = true
 			s.hidden[name] = f
 		default:
@@ -327,7 +338,7 @@ func (r *twoMounts) onName(s *side, name string) {
 			r.loseName(target)
 		}
 		r.store[name] = version{}
-		r.put(to, f.base)
+		f.base = r.put(to, f.data)
 		f.key = to
 		delete(s.known, name)
 		s.known[to] = f
@@ -436,7 +447,7 @@ func (r *twoMounts) onDescriptor(s *side, d *descriptor) {
 		case d.failed != 0:
 			r.said(s, what("fstat"), err, 0, syscall.ESTALE)
 			return
-		case d.left, !d.dirty && !d.gone && !r.current(d.seenFile):
+		case !d.gone && (d.left || !d.dirty && !r.current(d.seenFile)):
 			d.left = true
 			r.said(s, what("fstat"), err, syscall.ESTALE)
 			return
@@ -458,6 +469,10 @@ func (r *twoMounts) changed(s *side, d *descriptor, what string, err error) bool
 		r.said(s, what, err, refusals...)
 	case d.left:
 		r.said(s, what, err, syscall.ESTALE)
+	case d.lost:
+		// Others had removed it before its name became another's: whether the
+		// mount knew depends on what it had to ask.
+		r.said(s, what, err, 0, syscall.ESTALE)
 	case r.current(d.seenFile), d.dirty, d.gone:
 		r.said(s, what, err, 0)
 	default:
@@ -561,7 +576,7 @@ func (r *twoMounts) explains(d, e *descriptor, dDone, eDone bool) bool {
 	now := r.store[d.key]
 	first := now == d.base
 	if first {
-		now = version{true, d.data}
+		now = version{r.versions + 1, d.data}
 	}
 	return first == dDone && (now == e.base) == eDone
 }
@@ -584,11 +599,12 @@ func (r *twoMounts) closed(s *side, d *descriptor, err error) {
 		r.store[d.key] = version{}
 	}
 	there := func() bool {
-		if r.store[d.key].there {
+		if r.store[d.key].there() {
 			_, err := os.Lstat(s.m.path("bucket", d.key))
 			return err == nil
 		}
-		return r.other.get(r.t, "bucket", d.key) == ""
+		_, left := r.other.keys(r.t, "bucket")[d.key]
+		return !left
 	}
 	for deadline := time.Now().Add(10 * time.Second); !there(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -600,10 +616,15 @@ func (r *twoMounts) closed(s *side, d *descriptor, err error) {
 // sameObjects compares the bucket with the model.
 func (r *twoMounts) sameObjects() {
 	r.t.Helper()
+	keys := r.other.keys(r.t, "bucket")
 	for _, name := range sharedNames {
-		got, want := r.other.get(r.t, "bucket", name), r.store[name]
-		if got != want.data {
-			r.t.Fatalf("the store has %s as %s, want %s", name, brief(got), brief(want.data))
+		data, want := "", r.store[name]
+		_, there := keys[name]
+		if there {
+			data = r.other.get(r.t, "bucket", name)
+		}
+		if there != want.there() || data != want.data {
+			r.t.Fatalf("the store has %s (%v) as %s, want it (%v) as %s", name, there, brief(data), want.there(), brief(want.data))
 		}
 	}
 }

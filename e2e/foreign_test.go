@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -59,7 +60,9 @@ func TestForeignAttributes(t *testing.T) {
 	for i, convention := range []string{"s3fs", "rclone", "fsx"} {
 		if i > 0 {
 			m.stop()
-			m.start("--metadata-convention", convention)
+			config := filepath.Join(t.TempDir(), "config.yaml")
+			must(t, os.WriteFile(config, []byte("metadata-convention: "+convention+"\n"), 0o600))
+			m.start("--config", config)
 		}
 		for name, f := range foreignFiles {
 			key := convention + "-" + name

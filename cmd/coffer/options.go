@@ -74,7 +74,6 @@ func bindEncryption(fs *pflag.FlagSet, c *Config) {
 func bindFileSystem(fs *pflag.FlagSet, c *Config) {
 	fs.BoolVar(&c.ReadOnly, "read-only", c.ReadOnly, "no change to the store, no probe objects either")
 	fs.Var(&c.Attributes, "attributes", "list: size and time from listings, owner and mode from the options below, no request for each file; full: mode, owner, mtime and symbolic links as stored with the object; auto: list when read-only, full otherwise")
-	fs.Var(&c.Convention, "metadata-convention", "whose names mode, owner and times are written under in the object's metadata: those of s3fs and geesefs; of rclone --metadata; of FSx for Lustre, DataSync and their like. All are read")
 	fs.Var(&c.Exclusive, "exclusive", "when it is decided which of several machines has created a file with O_EXCL. close: by the first that closes it, the others are told by close; open: by open, at the cost of one more request")
 	fs.Var(&c.Unlink, "unlink", "when an object is deleted. now: before unlink returns; batched: up to 1,000 at a time, within 100ms, and before rmdir or fsync of the directory returns, which tell what failed")
 	fs.DurationVar(&c.MetadataTTL, "metadata-ttl", c.MetadataTTL, "how long names and attributes are believed without asking the store; own changes are seen at once")

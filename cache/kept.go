@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -164,10 +163,12 @@ func (s *scratch) keep(path string, tail []byte) error {
 		err = s.f.Sync()
 	}
 	if err == nil {
-		err = nameFile(s.f, path)
+		err = s.name(path, end, tail)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		if err = syncDir(filepath.Dir(path)); err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
 	}
 	if err != nil {
 		return scratchError("keep", err)
@@ -175,10 +176,10 @@ func (s *scratch) keep(path string, tail []byte) error {
 	return nil
 }
 
-// nameFile gives an open file without a name one; where only its bytes can be
-// had, they are copied.
-func nameFile(f *os.File, path string) error {
-	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+// name gives the file its name; where only its bytes can be had, they are
+// copied.
+func (s *scratch) name(path string, end int64, tail []byte) error {
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", s.f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	if err == nil || errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -188,9 +189,16 @@ func nameFile(f *os.File, path string) error {
 		return err
 	}
 	defer out.Close()
-	st, err := f.Stat()
+	for frame := range s.latest { // and not what is between them
+		if err == nil {
+			_, err = s.f.ReadAt(s.buf, frame*slotBytes)
+		}
+		if err == nil {
+			_, err = out.WriteAt(s.buf, frame*slotBytes)
+		}
+	}
 	if err == nil {
-		_, err = io.Copy(out, io.NewSectionReader(f, 0, st.Size()))
+		_, err = out.WriteAt(tail, end)
 	}
 	if err == nil {
 		err = out.Sync()
@@ -222,7 +230,7 @@ type Kept struct {
 
 // KeptKeyID tells under which key a kept file is sealed, as [KeepKey.ID] does.
 func KeptKeyID(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return "", err
 	}
@@ -232,6 +240,22 @@ func KeptKeyID(path string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(tail[:keyIDBytes]), nil
+}
+
+// openRegular opens what may be another's trap: a fifo would wait for a writer.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = damaged(f, "it is no regular file")
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // readKeptTail returns the last bytes of a kept file and where they begin.
@@ -261,7 +285,7 @@ func damaged(f *os.File, why string) error {
 // OpenKept opens a kept file. With another key than that it is sealed under
 // the error's kind is KeyUnavailable. The caller closes it.
 func OpenKept(path string, key *KeepKey) (k *Kept, err error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -117,20 +117,41 @@ func TestKeptStageDamaged(t *testing.T) {
 }
 
 // TestKeptByCopy: a file that had its name removed gets no other, so its bytes
-// are copied.
+// are copied, and no more of them than were written.
 func TestKeptByCopy(t *testing.T) {
-	dir := t.TempDir()
-	f, err := namedThenRemoved(dir)
+	c := testCache(t, Config{})
+	key := newKeepKey(t)
+	s, err := c.NewStage(nil, 0)
 	require.NoError(t, err)
-	defer f.Close()
-	_, err = f.WriteString("sealed")
+	const far = 1 << 40
+	for _, off := range []int64{0, far} {
+		_, err = s.WriteAt([]byte("data"), off)
+		require.NoError(t, err)
+	}
+	file, err := s.frames.flushed()
 	require.NoError(t, err)
-	name := filepath.Join(dir, "kept")
-	require.NoError(t, nameFile(f, name))
-	got, err := os.ReadFile(name)
+	named, err := namedThenRemoved(c.cfg.ScratchDir)
 	require.NoError(t, err)
-	require.Equal(t, "sealed", string(got))
-	entries, err := os.ReadDir(dir)
+	for frame := range file.latest {
+		_, err := file.f.ReadAt(file.buf, frame*slotBytes)
+		require.NoError(t, err)
+		_, err = named.WriteAt(file.buf, frame*slotBytes)
+		require.NoError(t, err)
+	}
+	require.NoError(t, file.f.Close())
+	file.f = named
+	name := filepath.Join(c.cfg.ScratchDir, "x.kept")
+	require.NoError(t, s.Keep(name, key, []byte(`{}`)))
+	require.NoError(t, s.Close())
+	k, err := OpenKept(name, key)
+	require.NoError(t, err)
+	s = c.StageOf(k, nil)
+	p := make([]byte, 4)
+	_, err = s.ReadAt(t.Context(), p, far)
+	require.NoError(t, err)
+	require.Equal(t, "data", string(p))
+	require.NoError(t, s.Close())
+	entries, err := os.ReadDir(c.cfg.ScratchDir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
 }

@@ -144,6 +144,10 @@ func TestTmpfile(t *testing.T) {
 	if err := link(f, "theirs"); err == nil {
 		t.Error("a link over what another client has just made succeeded")
 	}
+	s.Inject(emulator.Fault{Verb: "PutObject", Count: 1, Code: "AccessDenied"})
+	wantErrno(t, "a link that cannot be stored", link(f, "refused"), syscall.EACCES)
+	wantErrno(t, "a link of what the first could not store", link(f, "another"), syscall.EACCES)
+	absent(t, m.path("bucket", "another"))
 	must(t, open().Close())
 	_ = f.Close()
 	if got := other.get(t, "bucket", "theirs"); got != "x" {

@@ -274,19 +274,78 @@ func TestRescueKeepsNothingUseless(t *testing.T) {
 
 // TestRescueKeepsTheLast: a program that tries again fills no disk.
 func TestRescueKeepsTheLast(t *testing.T) {
-	m, s := bucketMount(t)
-	refuse(s)
-	for _, text := range []string{"first", "second", "third"} {
-		m.failing(os.O_WRONLY|os.O_CREATE|os.O_TRUNC, inOrder([]byte(text)), syscall.EACCES)
+	for _, size := range []int{1000, 12 << 20} {
+		for _, mode := range []string{"file", "mount"} {
+			t.Run(fmt.Sprint(size, " ", mode), func(t *testing.T) {
+				m, s := bucketMount(t, "--rescue", mode)
+				refuse(s)
+				var last []byte
+				for range 3 {
+					last = random(t, size)
+					m.failing(os.O_WRONLY|os.O_CREATE|os.O_TRUNC, inOrder(last), syscall.EACCES)
+				}
+				r := m.onlyRescued()
+				if n := len(uploads(t, m)); n > 1 {
+					t.Errorf("%d uploads wait", n)
+				}
+				s.ClearFaults()
+				out, err := m.run("rescue", "commit", r.ID)
+				if err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				if got := client(t, m.env).get(t, "bucket", "f"); got != string(last) {
+					t.Errorf("the store has %d other bytes", len(got))
+				}
+				if n := len(uploads(t, m)); n != 0 {
+					t.Errorf("%d uploads are left", n)
+				}
+			})
+		}
 	}
-	r := m.onlyRescued()
-	s.ClearFaults()
-	out, err := m.run("rescue", "commit", r.File)
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+}
+
+// TestRescueAfterKill: an upload that only the mount holds is ended when the
+// mount is killed; one that a file names is not.
+func TestRescueAfterKill(t *testing.T) {
+	for mode, want := range map[string]int{"file": 1, "mount": 0} {
+		t.Run(mode, func(t *testing.T) {
+			m, s := bucketMount(t, "--rescue", mode)
+			refuse(s)
+			m.failing(os.O_WRONLY|os.O_CREATE, inOrder(random(t, 12<<20)), syscall.EACCES)
+			m.kill()
+			s.ClearFaults()
+			m.start()
+			if mode == "mount" {
+				await(t, "the end of the upload", func() bool { return len(uploads(t, m)) == 0 })
+			} else {
+				time.Sleep(300 * time.Millisecond) // it is not ended by and by
+			}
+			if n := len(uploads(t, m)); n != want {
+				t.Errorf("%d uploads wait, want %d", n, want)
+			}
+			if n := len(m.rescued()); n != want {
+				t.Errorf("%d things are kept, want %d", n, want)
+			}
+			m.stop()
+		})
 	}
-	if got := client(t, m.env).get(t, "bucket", "f"); got != "third" {
-		t.Errorf("the store has %q", got)
+}
+
+// TestRescueDirOfOthers: nobody else prepares the directory for kept data.
+func TestRescueDirOfOthers(t *testing.T) {
+	scratch := t.TempDir()
+	dir := filepath.Join(scratch, fmt.Sprint("coffer-rescue-", os.Getuid()))
+	must(t, os.Mkdir(dir, 0o777))
+	must(t, os.Chmod(dir, 0o777))
+	must(t, syscall.Mkfifo(filepath.Join(dir, "x.kept"), 0o600))
+	m, _ := bucketMount(t, "--scratch-dir", scratch)
+	m.wantLog(t, "no directory", "open to others")
+	if out, err := m.run("rescue", "list", "--scratch-dir", scratch); err == nil {
+		t.Errorf("list: %s", out)
+	}
+	must(t, os.Chmod(dir, 0o700))
+	if items := m.rescued("--scratch-dir", scratch); len(items) != 1 || !strings.Contains(items[0].Error, "no regular file") {
+		t.Errorf("list: %+v", items)
 	}
 }
 

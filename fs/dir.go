@@ -245,4 +245,7 @@ func statfs(out *fuse.StatfsOut) {
 }
 
 // OnForget implements gofuse.NodeOnForgetter.
-func (d *dir) OnForget() { d.fsys.freeIno(d.EmbeddedInode()) }
+func (d *dir) OnForget() {
+	d.fsys.freeIno(d.EmbeddedInode())
+	d.fsys.hurryUnlinks(d.bucket) // the names that d hides would show again
+}

@@ -41,7 +41,7 @@ type filesystem struct {
 	held    []*held // what could not be committed and is kept here
 	// kept are the files with data that could not be committed, by what it
 	// was meant for.
-	kept   map[string]string
+	kept   map[string]keptFile
 	warned map[string]bool
 	// attrs are the attributes of buckets and of the root of the mount, which
 	// no object keeps.
@@ -62,7 +62,7 @@ func newFilesystem(cfg Config) *filesystem {
 		handles: map[*handle]struct{}{},
 		warned:  map[string]bool{},
 		attrs:   map[string]map[string]string{},
-		kept:    map[string]string{},
+		kept:    map[string]keptFile{},
 	}
 	f.gate = newGate(&f.tree)
 	return f

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -200,13 +199,12 @@ func (m *Mounted) Unmount() error {
 // Kept returns the files that this mount kept data in whose commit failed, and
 // that are still there.
 func (m *Mounted) Kept() []string {
-	m.fsys.mu.Lock()
-	names := slices.Sorted(maps.Values(m.fsys.kept))
-	m.fsys.mu.Unlock()
-	return slices.DeleteFunc(names, func(name string) bool {
-		_, err := os.Stat(name)
-		return err != nil
-	})
+	var names []string
+	for _, k := range m.fsys.keptFiles() {
+		names = append(names, k.name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Status is what a mount tells of itself.

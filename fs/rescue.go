@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -91,21 +92,17 @@ func (n *file) rescue(ctx context.Context, cause error) (string, error) {
 	case n.currentSize() == 0:
 		return "", errors.New("it is empty")
 	}
-	if err := f.roomToKeep(); err != nil {
+	c := &n.content
+	if err := f.roomToKeep(path(n.bucket, n.key()), c.state != streaming); err != nil {
 		return "", err
 	}
-	c := &n.content
 	h := &held{bucket: n.bucket}
-	var token []byte
 	if c.state == streaming {
 		k, ok := c.out.(objstore.Keeper)
 		if !ok || !k.Kept() {
 			return "", errors.New("it went out as a stream, of which not all was taken")
 		}
 		var err error
-		if token, err = k.Token(); err != nil {
-			return "", err
-		}
 		if h.stage, err = f.cfg.Cache.NewStage(nil, 0); err != nil {
 			return "", err
 		}
@@ -123,10 +120,8 @@ func (n *file) rescue(ctx context.Context, cause error) (string, error) {
 			return "", errors.Join(errors.New("it is changes of a version that is gone"), h.free())
 		}
 	}
-	name, err := f.keep(h, token)
+	name, err := f.keep(h)
 	if err == nil {
-		h.out = nil // the upload is the file's now
-		f.logFreed(h)
 		return name, nil
 	}
 	if err != errNoFile {
@@ -138,21 +133,86 @@ func (n *file) rescue(ctx context.Context, cause error) (string, error) {
 // errNoFile tells that data is kept by mounts only.
 var errNoFile = errors.New("no directory or no key for it")
 
-// keep gives h a file of its own, and returns its name.
-func (f *filesystem) keep(h *held, token []byte) (string, error) {
+// keep gives h a file of its own, in place of what was kept of the same file
+// before: the last to be closed is what a local file system would have. It
+// returns the file's name, and has ended h.
+func (f *filesystem) keep(h *held) (string, error) {
 	if f.cfg.Rescue.Dir == "" || f.cfg.Rescue.Key == nil {
 		return "", errNoFile
 	}
-	note, err := json.Marshal(keptNote{h.Rescued, token})
+	note := keptNote{Rescued: h.Rescued}
+	var err error
+	if h.out != nil {
+		if note.Token, err = h.out.Token(); err != nil {
+			return "", err
+		}
+	}
+	text, err := json.Marshal(note)
 	if err != nil {
 		return "", err
 	}
 	name := filepath.Join(f.cfg.Rescue.Dir, h.ID+keptSuffix)
-	if err := h.stage.Keep(name, f.cfg.Rescue.Key, note); err != nil {
+	if err := h.stage.Keep(name, f.cfg.Rescue.Key, text); err != nil {
 		return "", err
 	}
-	f.keptAs(h.where(), name)
+	if h.out != nil {
+		h.out.Entrust()
+		h.out = nil
+	}
+	f.logFreed(h)
+	f.mu.Lock()
+	old := f.kept[h.where()]
+	f.kept[h.where()] = keptFile{name, h.bucket, note.Token}
+	f.mu.Unlock()
+	if old.name != "" {
+		f.supersede(old)
+	}
 	return name, nil
+}
+
+// keptFile is a file that this mount keeps data in.
+type keptFile struct {
+	name   string
+	bucket objstore.Bucket
+	token  []byte // of its upload, if there is one
+}
+
+// keptFiles returns the files that there are still, by what they are for, and
+// forgets the others.
+func (f *filesystem) keptFiles() map[string]keptFile {
+	f.mu.Lock()
+	kept := maps.Clone(f.kept)
+	f.mu.Unlock()
+	for where, k := range kept {
+		if _, err := os.Stat(k.name); err == nil {
+			continue
+		}
+		delete(kept, where)
+		f.mu.Lock()
+		if f.kept[where].name == k.name {
+			delete(f.kept, where)
+		}
+		f.mu.Unlock()
+	}
+	return kept
+}
+
+// supersede has done with data that newer data was kept in place of, unless
+// somebody had done with it before.
+func (f *filesystem) supersede(old keptFile) {
+	err := os.Remove(old.name)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if again, ok := old.bucket.(objstore.Resumer); err == nil && ok && old.token != nil {
+		var k objstore.Keeper
+		if k, err = again.Resume(context.Background(), old.token); err == nil {
+			err = k.Abort()
+		}
+	}
+	if err != nil {
+		f.log.Warn("kept data that is superseded stays", "file", old.name, "err", err)
+	}
 }
 
 // isLost reports whether err tells that a version is not there any more.
@@ -177,15 +237,19 @@ func (n *file) describe(cause error) Rescued {
 }
 
 // roomToKeep refuses what would leave the job without scratch, or makes a copy
-// of everything that a store refuses.
-func (f *filesystem) roomToKeep() error {
+// of everything that a store refuses. What takes the place of something, or of
+// no space, is welcome.
+func (f *filesystem) roomToKeep(where string, space bool) error {
 	f.mu.Lock()
+	_, replaces := f.kept[where]
 	n := len(f.held) + len(f.kept)
 	f.mu.Unlock()
-	if n >= mostRescued {
-		return fmt.Errorf("%d files are kept already", n)
+	if n >= mostRescued && !replaces {
+		if n = len(f.heldFiles()) + len(f.keptFiles()); n >= mostRescued {
+			return fmt.Errorf("%d files are kept already", n)
+		}
 	}
-	if f.cfg.Rescue.Dir == "" {
+	if f.cfg.Rescue.Dir == "" || !space {
 		return nil
 	}
 	var st syscall.Statfs_t
@@ -214,20 +278,6 @@ func (f *filesystem) hold(h *held) string {
 		f.logFreed(old)
 	}
 	return "this mount, as " + h.ID
-}
-
-// keptAs notes that data of a file has a file of its own, and removes the one
-// from before.
-func (f *filesystem) keptAs(where, name string) {
-	f.mu.Lock()
-	old := f.kept[where]
-	f.kept[where] = name
-	f.mu.Unlock()
-	if old != "" {
-		if err := os.Remove(old); err != nil {
-			f.log.Warn("kept data that is superseded stays", "file", old, "err", err)
-		}
-	}
 }
 
 // free drops what is held.
@@ -270,7 +320,7 @@ func (f *filesystem) dropHeld() {
 	f.held = nil
 	f.mu.Unlock()
 	for _, h := range all {
-		f.addLost(h.lostWith())
+		f.addLost(fmt.Errorf("%s: lost with the mount, which alone had it: %s", h.where(), h.Cause))
 		f.logFreed(h)
 	}
 }

@@ -100,6 +100,15 @@ func (d *dir) name(ctx context.Context, n *file, nm string) error {
 	if !n.isNameless() {
 		return syscall.EPERM // another link was faster
 	}
+	n.mu.Lock()
+	lost := n.failed
+	if n.local {
+		lost = nil
+	}
+	n.mu.Unlock()
+	if lost != nil {
+		return lost // by a link before, and nothing was written since
+	}
 	n.call(place{d, nm}, false)
 	if err := n.commit(dctx); err != nil {
 		n.call(place{d, nm}, true) // the program has lost it, as with any failed commit

@@ -200,9 +200,10 @@ type Keeper interface {
 	// Recommit is Commit once more, under another condition.
 	Recommit(ctx context.Context, cond Condition) (Object, error)
 	// Token names what is kept, as JSON, for a Resumer of the same bucket in
-	// this process or another. It holds no secret. Whoever lets go of the
-	// writer after that need not end it.
+	// this process or another. It holds no secret.
 	Token() ([]byte, error)
+	// Entrust ends the writer and leaves what is kept to whoever has the token.
+	Entrust()
 }
 
 // Resumer is implemented by a [Bucket] whose writers are Keepers.

@@ -22,11 +22,11 @@ import (
 
 const rescueLong = `When the store refuses a file as it is closed (no permission, an outage, somebody
 else's newer version), the program gets the error, and its data is kept: in an
-encrypted file in the scratch directory, which outlives the mount, or by the
-mount itself where there is no key for such a file or where the data waits in
-the store as parts of an upload; umount then refuses to end it. The log says
-where it is. Not kept is what could not be had back: a stream of which a part
-was not taken, and changes of a version that is gone.
+encrypted file in the scratch directory, which outlives the mount (what went out
+in order waits in the store as an upload, which the file names), or by the mount
+itself where there is no key for such a file; umount then refuses to end it. The
+log says where it is. Not kept is what could not be had back: a stream of which
+a part was not taken, and changes of a version that is gone.
 
 The files are encrypted under the key of --rescue-key-file, or under a random
 one that the kernel keeps in the user's keyring until the machine restarts
@@ -86,7 +86,11 @@ func (a *app) rescued(cfg Config) ([]rescuedItem, error) {
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
-	files, err := fs.ListRescued(rescueDir(scratchDir(cfg.ScratchDir, a.env)), keys...)
+	dir := rescueDir(scratchDir(cfg.ScratchDir, a.env))
+	if err := trustDir(dir, os.Getuid()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	files, err := fs.ListRescued(dir, keys...)
 	if err != nil {
 		return nil, err
 	}
@@ -245,6 +249,10 @@ func (a *app) findRescued(cfg Config, id string) (rescuedItem, error) {
 
 // salvage calls do with what it takes to have done with kept files.
 func (a *app) salvage(cfg Config, do func(context.Context, fs.Salvage) error) error {
+	// What is kept passes through this process in plaintext.
+	if err := errors.Join(forbidCore(), hideMemory()); err != nil {
+		return err
+	}
 	keys, err := rescueKeys(cfg.RescueKeyFile)
 	if err != nil {
 		return &exitError{exitUsage, err}
@@ -263,7 +271,10 @@ func (a *app) salvage(cfg Config, do func(context.Context, fs.Salvage) error) er
 func (a *app) askHolder(req controlRequest, item rescuedItem) error {
 	err := fmt.Errorf("the mount of process %d has ended", item.PID)
 	eachDaemon(a.env, func(c *controlClient) {
-		if status, serr := c.call(context.Background(), controlRequest{Op: "status"}); serr != nil || status.PID != item.PID {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		status, serr := c.call(ctx, controlRequest{Op: "status"})
+		cancel()
+		if serr != nil || !slices.ContainsFunc(status.Rescued, func(r fs.Rescued) bool { return r.ID == item.ID }) {
 			return
 		}
 		reply, cerr := c.call(context.Background(), req)
@@ -319,6 +330,8 @@ func (a *app) discardRescued(cfg Config, id string) error {
 		return a.askHolder(controlRequest{Op: "discard", ID: item.ID}, item)
 	case item.Upload:
 		return a.salvage(cfg, func(ctx context.Context, s fs.Salvage) error { return s.DiscardUpload(ctx, item.File) })
+	case item.Error != "":
+		fmt.Fprintf(a.stderr, "coffer: %s is removed unread (%s); if its data waited in the store as an upload, coffer check --uploads --abort-stale ends that\n", item.File, item.Error)
 	}
 	return os.Remove(item.File)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,18 +63,34 @@ func rescueKey(file string) (*cache.KeepKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	// With a description of its own: the same one would replace the key of a
-	// mount that begins at the same moment.
-	serial, err := unix.AddKey("user", rescueKeyPrefix+k.ID(), raw, unix.KEY_SPEC_USER_KEYRING)
-	if err != nil {
-		return nil, fmt.Errorf("%w: add_key: %w", errNoKeyring, err)
-	}
-	// The user's other sessions do not possess the key; they may read it.
-	const possessorAll, userViewReadSearch = 0x3f000000, 0x000b0000
-	if err := unix.KeyctlSetperm(serial, possessorAll|userViewReadSearch); err != nil {
-		return nil, fmt.Errorf("%w: setperm: %w", errNoKeyring, err)
+	if err := addKernelKey(rescueKeyPrefix+k.ID(), raw); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoKeyring, err)
 	}
 	return k, nil
+}
+
+// addKernelKey puts a key into the user's keyring, to be read by all processes of
+// the user. It goes through the keyring of this thread: to say who may read it
+// one must possess a key, and sessions exist, those of systemd's services for
+// one, that do not possess what is in the user's keyring. The description is the
+// key's own: the same one would replace the key of a mount that begins at the
+// same moment.
+func addKernelKey(description string, raw []byte) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	serial, err := unix.AddKey("user", description, raw, unix.KEY_SPEC_THREAD_KEYRING)
+	if err != nil {
+		return fmt.Errorf("add_key: %w", err)
+	}
+	defer unix.KeyctlInt(unix.KEYCTL_UNLINK, serial, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
+	const possessorAll, userViewReadSearch = 0x3f000000, 0x000b0000
+	if err := unix.KeyctlSetperm(serial, possessorAll|userViewReadSearch); err != nil {
+		return fmt.Errorf("keyctl setperm: %w", err)
+	}
+	if _, err := unix.KeyctlInt(unix.KEYCTL_LINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0); err != nil {
+		return fmt.Errorf("keyctl link: %w", err)
+	}
+	return nil
 }
 
 func rescueKeyOfFile(name string) (*cache.KeepKey, error) {

@@ -119,6 +119,8 @@ func (s *session) handle(ctx context.Context, req controlRequest) controlReply {
 
 // rescue ends the keeping of data that only this mount has.
 func (s *session) rescue(ctx context.Context, req controlRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, s.flushTime)
+	defer cancel()
 	if req.Op == "discard" {
 		return s.mnt.DiscardRescued(req.ID)
 	}
@@ -176,9 +178,12 @@ func (s *session) run(stop, force <-chan struct{}) (unflushed []string, err erro
 	select {
 	case <-s.gone:
 	case <-stop:
+		// Only unmounting has to wait for its turn: somebody may be storing
+		// what was kept.
+		unflushed = s.flush(ctx)
 		select {
 		case <-s.turn:
-			unflushed = s.flush(ctx)
+			unflushed = union(unflushed, s.flush(ctx))
 			err = s.shutDown(ctx)
 			s.turn <- struct{}{}
 		case <-ctx.Done():

@@ -3,6 +3,8 @@ package s3store
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -21,7 +23,8 @@ import (
 // somebody else has under way.
 //
 // A journal is a file of JSON lines, locked by its process as long as that
-// lives. The methods of a nil *journal do nothing.
+// lives. Its name has that of the machine, for a directory may be shared whose
+// locks are not. The methods of a nil *journal do nothing.
 type journal struct {
 	log *slog.Logger
 
@@ -39,24 +42,37 @@ type journalLine struct {
 	Ended  bool   `json:"ended,omitempty"`
 }
 
-const journalPattern = "uploads-*.journal"
+// journalPattern is what journals of this machine are called.
+func journalPattern() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(host)) // any name is one of a file
+	return "uploads-" + hex.EncodeToString(sum[:6]) + "-*.journal", nil
+}
 
 // newJournal makes a journal in dir.
 func newJournal(dir string, log *slog.Logger) (*journal, error) {
-	for {
-		f, err := os.CreateTemp(dir, journalPattern) // 0600
+	pattern, err := journalPattern()
+	if err != nil {
+		return nil, err
+	}
+	for range 100 {
+		f, err := os.CreateTemp(dir, pattern) // 0600
 		if err != nil {
 			return nil, err
 		}
-		if err := lockFile(f); err != nil {
-			return nil, errors.Join(err, f.Close())
+		if err := lockFile(f); err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 		}
 		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Nlink > 0 {
+		if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Nlink > 0 && lockFile(f) == nil {
 			return &journal{log: log, f: f, open: map[string]struct{}{}}, nil
 		}
 		_ = f.Close() // a sweep has taken it for a dead one's before it was locked
 	}
+	return nil, errors.New("no journal could be locked")
 }
 
 func lockFile(f *os.File) error {
@@ -108,6 +124,18 @@ func (j *journal) writeLocked(l journalLine) {
 	}
 }
 
+// sync brings the journal to the disk.
+func (j *journal) sync() {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.f.Sync(); err != nil {
+		j.log.Warn("the journal of uploads", "err", err)
+	}
+}
+
 // close ends the journal. What has not ended stays noted.
 func (j *journal) close() error {
 	if j == nil {
@@ -125,7 +153,11 @@ func (j *journal) close() error {
 // sweepJournals calls abort for each upload to store that a process has begun
 // which lives no more. Journals that are done with are removed.
 func sweepJournals(ctx context.Context, dir, store string, log *slog.Logger, abort func(ctx context.Context, bucket, key, id string) error) {
-	names, _ := filepath.Glob(filepath.Join(dir, journalPattern)) // the pattern is good
+	pattern, err := journalPattern()
+	if err != nil {
+		return
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is good
 	for _, name := range names {
 		if err := sweepJournal(ctx, name, store, abort); err != nil {
 			log.Warn("uploads that a killed process has left may still be there", "journal", name, "err", err)

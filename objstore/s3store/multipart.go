@@ -31,8 +31,9 @@ type upload struct {
 	meta      map[string]string
 	next      int // number of the next part, from 1
 	parts     []uploadedPart
-	// tried tells that Complete was sent before, and may have been done.
-	tried bool
+	// tried tells that Complete was sent before, and may have been done; gone
+	// that the store has no such upload any more.
+	tried, gone bool
 }
 
 // uploadedPart is what Complete must tell of a part.
@@ -216,7 +217,8 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		return obj, obj.Encryption.Encrypted(), nil
 	}
 	gone := codeOf(err) == "NoSuchUpload"
-	if gone {
+	// versitygw removes the parts before the upload.
+	if u.gone = gone || codeOf(err) == "InvalidPart"; gone {
 		u.b.s.journal.ended(u.id)
 	}
 	repeated := u.tried || st.retries > 0
@@ -238,7 +240,6 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		err = withKind(err, objstore.Stale)
 	case codeOf(err) == "InvalidPart":
 		// The store has acknowledged every part: somebody has ended the upload.
-		// versitygw removes the parts before it.
 		err = withKind(err, objstore.NotExist)
 	}
 	return obj, false, err

@@ -254,8 +254,9 @@ func (w *writer) commit(ctx context.Context) (obj objstore.Object, said bool, er
 	if err = w.b.checkCondition(ctx, w.op(), w.opts.Cond); err == nil {
 		obj, said, err = w.upload.complete(ctx, w.opts.Cond)
 	}
-	// An upload that is gone took its parts along.
-	w.kept = err != nil && w.opts.Keep && ctx.Err() == nil && objstore.KindOf(err) != objstore.NotExist && objstore.KindOf(err) != objstore.Conflict
+	// An upload that is gone took its parts along. One whose caller has given
+	// up in the middle of this is not.
+	w.kept = err != nil && w.opts.Keep && !w.upload.gone
 	if err == nil {
 		fill(&obj, w.opts)
 	}

@@ -116,6 +116,7 @@ func (s *suite) testWriters(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			k.Entrust()
 			if k, err = other.(objstore.Resumer).Resume(t.Context(), token); err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +127,13 @@ func (s *suite) testWriters(t *testing.T) {
 		}
 		put(t, b, "keep", []byte("other"))
 		_, k = begin()
-		if _, err := resume(k).Recommit(t.Context(), objstore.Condition{}); err != nil {
+		k = resume(k)
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := k.Recommit(canceled, objstore.Condition{}); err == nil || !k.Kept() {
+			t.Fatalf("a commit that the caller gives up: %v, kept %v", err, k.Kept())
+		}
+		if _, err := k.Recommit(t.Context(), objstore.Condition{}); err != nil {
 			t.Fatal(err)
 		}
 		mustRead(t, b, "keep", random(22, 2*s.PartSize+1))

@@ -221,8 +221,7 @@ func (w *wire) once(ctx context.Context, r *request, at time.Time) (*http.Respon
 	if r.read != nil {
 		return resp, r.read(resp)
 	}
-	_, _ = io.Copy(io.Discard, resp.Body) // the headers tell all; it is for the connection
-	return resp, nil
+	return resp, late(resp)
 }
 
 // encoded is a query as it is sent and signed: a blank is %20, and a plus is
@@ -252,35 +251,61 @@ func (b *sentBody) Close() error {
 	return nil
 }
 
-// readXML reads a document whose root is name. Some servers put a refusal behind
-// the status 200.
+// readXML reads a document whose root is name.
 func readXML(resp *http.Response, name string, into any) error {
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}
+	dec, start, err := rootOf(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: the reply is no document: %w", objstore.Integrity, err)
+	case start.Name.Local == "Error":
+		return lateRefusal(resp, text)
+	case start.Name.Local != name:
+		return fmt.Errorf("%w: the reply is a %q", objstore.Integrity, start.Name.Local)
+	}
+	if err := dec.DecodeElement(into, &start); err != nil {
+		return fmt.Errorf("%w: %w", objstore.Integrity, err)
+	}
+	return nil
+}
+
+// late reads the body of a reply whose headers tell all, and returns the refusal
+// that is in it, nil without one.
+func late(resp *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil || len(text) == 0 {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, resp.Body) // for the connection
+	if _, start, err := rootOf(text); err == nil && start.Name.Local == "Error" {
+		return lateRefusal(resp, text)
+	}
+	return nil
+}
+
+// rootOf returns the first element of a document, and a decoder of what follows.
+func rootOf(text []byte) (*xml.Decoder, xml.StartElement, error) {
 	dec := xml.NewDecoder(bytes.NewReader(text))
 	for {
 		tok, err := dec.Token()
 		if err != nil {
-			return fmt.Errorf("%w: the reply is no document: %w", objstore.Integrity, err)
+			return nil, xml.StartElement{}, err
 		}
-		start, ok := tok.(xml.StartElement)
-		switch {
-		case !ok:
-			continue
-		case start.Name.Local == name:
-			if err := dec.DecodeElement(into, &start); err != nil {
-				return fmt.Errorf("%w: %w", objstore.Integrity, err)
-			}
-			return nil
-		case start.Name.Local == "Error":
-			resp.StatusCode = http.StatusInternalServerError
-			resp.Body = io.NopCloser(bytes.NewReader(text))
-			return refusal(resp)
+		if start, ok := tok.(xml.StartElement); ok {
+			return dec, start, nil
 		}
-		return fmt.Errorf("%w: the reply is a %q", objstore.Integrity, start.Name.Local)
 	}
+}
+
+// lateRefusal is the error that text stands for, the body of a reply of success:
+// some servers find out that late. The SDK takes it for a 500 as well; see isLate.
+func lateRefusal(resp *http.Response, text []byte) error {
+	resp.StatusCode = http.StatusInternalServerError
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	return refusal(resp)
 }
 
 // maxRefusal is how many bytes of a refusal are looked at.

@@ -1,6 +1,7 @@
 package s3store
 
 import (
+	"crypto/md5"
 	"encoding/base64"
 	"encoding/xml"
 	"fmt"
@@ -361,4 +362,27 @@ func TestDeleteFallsBackToSingles(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, int32(2), single.Load())
+}
+
+// TestReplyToPutWithoutETag, such as a proxy's page: the object that is there
+// counts only when it is the one that was sent.
+func TestReplyToPutWithoutETag(t *testing.T) {
+	for there, want := range map[string]error{content: nil, "the old text": objstore.Integrity} {
+		b := against(t, Config{AllowUnencrypted: true}, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodHead {
+				w.Header().Set("ETag", fmt.Sprintf(`"%x"`, md5.Sum([]byte(there))))
+				w.Header().Set("Content-Length", strconv.Itoa(len(there)))
+				return
+			}
+			fmt.Fprint(w, "<html><body>Welcome!</body></html>")
+		})
+		w := &writer{b: b, key: "key", cur: &partBuffer{pool: &b.s.chunks}}
+		_, err := w.cur.Write([]byte(content))
+		require.NoError(t, err)
+		obj, _, err := w.putWhole(t.Context())
+		require.ErrorIs(t, err, want)
+		if want == nil {
+			require.NotEmpty(t, obj.ETag)
+		}
+	}
 }

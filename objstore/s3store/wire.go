@@ -316,14 +316,13 @@ func refusal(resp *http.Response) error {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	var said struct{ Code, Message string }
-	if err == nil && len(text) > 0 {
-		err = xml.Unmarshal(text, &said)
-	}
-	if err == nil && said.Code == "" && said.Message == "" {
-		said.Message = http.StatusText(resp.StatusCode) // replies to HEAD say no more
-		said.Code = strings.ReplaceAll(said.Message, " ", "")
-	}
 	if err == nil {
+		// What is no document, such as a proxy's text, has no code; see below.
+		_ = xml.Unmarshal(text, &said)
+		if said.Code == "" && said.Message == "" {
+			said.Message = http.StatusText(resp.StatusCode) // replies to HEAD say no more
+			said.Code = strings.ReplaceAll(said.Message, " ", "")
+		}
 		err = &smithy.GenericAPIError{Code: said.Code, Message: said.Message}
 	}
 	return &awshttp.ResponseError{

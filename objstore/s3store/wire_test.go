@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -385,4 +386,31 @@ func TestReplyToPutWithoutETag(t *testing.T) {
 			require.NotEmpty(t, obj.ETag)
 		}
 	}
+}
+
+// TestRefusalsOfProxies have a status and no code that S3 knows, and are what the
+// status says, at once.
+func TestRefusalsOfProxies(t *testing.T) {
+	for _, body := range []string{"", "Access denied.", `{"error": "no"}`, "<html><body>no<br></body></html>", "<html/>", "<Error><Code>", "\x00"} {
+		for status, want := range map[int]struct {
+			kind  objstore.Kind
+			tries int32
+		}{
+			400: {objstore.Unknown, 1 + maxReloads}, 401: {objstore.Permission, 1}, 403: {objstore.Permission, 1 + maxReloads},
+			404: {objstore.NotExist, 1}, 405: {objstore.Unsupported, 1}, 412: {objstore.Stale, 1}, 413: {objstore.TooLarge, 1},
+		} {
+			var tries atomic.Int32
+			b := against(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+				tries.Add(1)
+				w.WriteHeader(status)
+				fmt.Fprint(w, body)
+			})
+			_, err := tryGet(t.Context(), b, objstore.Ref{Key: "key"}, objstore.Range{})
+			require.ErrorIs(t, err, want.kind, "%d %q", status, body)
+			require.NotErrorIs(t, err, errDeadline, "%d %q", status, body)
+			require.LessOrEqual(t, tries.Load(), want.tries, "%d %q", status, body)
+		}
+	}
+	err := refusal(&http.Response{StatusCode: 400, Body: io.NopCloser(strings.NewReader("<Error><Code>EntityTooLarge</Code><Message>5 < 6"))})
+	require.Equal(t, "EntityTooLarge", codeOf(err), "what comes before the mistake is read")
 }

@@ -414,3 +414,20 @@ func TestRefusalsOfProxies(t *testing.T) {
 	err := refusal(&http.Response{StatusCode: 400, Body: io.NopCloser(strings.NewReader("<Error><Code>EntityTooLarge</Code><Message>5 < 6"))})
 	require.Equal(t, "EntityTooLarge", codeOf(err), "what comes before the mistake is read")
 }
+
+// TestTimesOfListings that are no RFC 3339 do not make a directory unreadable.
+func TestTimesOfListings(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	for text, want := range map[string]time.Time{
+		"2026-01-02T03:04:05.006Z": at, "2026-01-02T03:04:05.006": at, "2026-01-02T04:04:05.006+01:00": at,
+		"2026-01-02T03:04:05": at.Truncate(time.Second), "yesterday": {}, "": {},
+	} {
+		b := against(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `<ListBucketResult><Contents><Key>k</Key><LastModified>%s</LastModified></Contents></ListBucketResult>`, text)
+		})
+		for e, err := range b.List(t.Context(), objstore.Query{}) {
+			require.NoError(t, err, text)
+			require.True(t, want.Equal(e.LastModified), "%q is %v", text, e.LastModified)
+		}
+	}
+}

@@ -211,7 +211,6 @@ func TestListingsThatAreNone(t *testing.T) {
 		"other":   {`<html><body>Welcome</body></html>`, objstore.Integrity},
 		"empty":   {``, 0},
 		"cut":     {good[:40], objstore.Integrity},
-		"time":    {`<ListBucketResult><Contents><Key>key</Key><LastModified>yesterday</LastModified></Contents></ListBucketResult>`, objstore.Integrity},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var calls atomic.Int32

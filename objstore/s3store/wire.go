@@ -15,9 +15,7 @@ import (
 
 	"coffer/objstore"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -30,42 +28,18 @@ import (
 // connections, credentials, the retryer, encryption headers and the types of
 // errors, so that nothing else here knows which way a request went.
 type wire struct {
-	s      *Store
-	region string
-	// base is where the bucket is, as the SDK would find it.
-	base   func() (*url.URL, error)
+	s *Store
+	// at is where the bucket is.
+	at     func() (endpoint, error)
 	client *httpClient
 	retry  *retryer
 }
 
 func (s *Store) wireTo(bucket, region string) *wire {
-	if region == "" {
-		region = s.region
-	}
 	return &wire{
-		s: s, region: region, base: sync.OnceValues(func() (*url.URL, error) { return s.bucketURL(bucket, region) }),
+		s: s, at: sync.OnceValues(func() (endpoint, error) { return s.endpointOf(bucket, region) }),
 		client: &httpClient{transport: s.transport, patience: s.patience}, retry: newRetryer(s.creds),
 	}
-}
-
-// bucketURL asks the SDK where a bucket is: the rules for partitions, dual
-// stack, FIPS and names that cannot be part of a host are many.
-func (s *Store) bucketURL(bucket, region string) (*url.URL, error) {
-	o := s.client(bucket, region).Options()
-	at, err := o.EndpointResolverV2.ResolveEndpoint(context.Background(), s3.EndpointParameters{
-		Bucket: &bucket, Region: &o.Region, Endpoint: o.BaseEndpoint, ForcePathStyle: &o.UsePathStyle,
-		UseFIPS:      aws.Bool(o.EndpointOptions.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled),
-		UseDualStack: aws.Bool(o.EndpointOptions.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled),
-		Accelerate:   &o.UseAccelerate,
-	}.WithDefaults())
-	if err != nil {
-		return nil, err
-	}
-	u := at.URI
-	if p := u.Port(); u.Scheme == "https" && p == "443" || u.Scheme == "http" && p == "80" {
-		u.Host = strings.TrimSuffix(u.Host, ":"+p) // servers leave it out when they check the signature
-	}
-	return &u, nil
 }
 
 // request is one request with its repetitions. Its headers are sent as they
@@ -160,15 +134,15 @@ func (w *wire) learnSkew(err error, skew time.Duration) bool {
 }
 
 // once sends r signed at a time by the store's clock.
-func (w *wire) once(ctx context.Context, r *request, at time.Time) (*http.Response, error) {
-	base, err := w.base()
+func (w *wire) once(ctx context.Context, r *request, now time.Time) (*http.Response, error) {
+	at, err := w.at()
 	if err != nil {
 		return nil, err
 	}
-	u := *base
+	u := at.url
 	if r.key != "" {
-		u.Path = strings.TrimSuffix(base.Path, "/") + "/" + r.key
-		u.RawPath = strings.TrimSuffix(base.EscapedPath(), "/") + "/" + httpbinding.EscapePath(r.key, false)
+		u.Path = strings.TrimSuffix(at.url.Path, "/") + "/" + r.key
+		u.RawPath = strings.TrimSuffix(at.url.EscapedPath(), "/") + "/" + httpbinding.EscapePath(r.key, false)
 	}
 	u.RawQuery = encoded(r.query)
 	req := &http.Request{Method: r.method, URL: &u, Host: u.Host, Header: r.header, ContentLength: r.length}
@@ -205,7 +179,7 @@ func (w *wire) once(ctx context.Context, r *request, at time.Time) (*http.Respon
 		if err != nil {
 			return nil, err
 		}
-		w.s.signer.sign(req, c, w.region, payload, at)
+		w.s.signer.sign(req, c, at.region, payload, now)
 	}
 	resp, err := w.client.exchange(ctx, req)
 	if err != nil {

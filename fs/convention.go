@@ -1,7 +1,9 @@
 package fs
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,11 +45,27 @@ const (
 	fsxAtime = "file-atime"
 )
 
-// attributeNames are all of them: no extended attribute can have one.
-var attributeNames = []string{
-	metaMode, metaUID, metaGID, metaMtime, metaAtime, metaCtime, metaRdev,
-	fsxMode, fsxUID, fsxGID, fsxMtime, fsxAtime,
+// attributeValues has all of them, which no extended attribute can have, and
+// tells what is an attribute's value: foreign metadata may share the name alone.
+var attributeValues = map[string]func(string) bool{
+	metaMode: readBy(parseMode), fsxMode: readBy(parseOctal),
+	metaUID: readBy(parseID), fsxUID: readBy(parseID),
+	metaGID: readBy(parseID), fsxGID: readBy(parseID),
+	metaMtime: readBy(parseTime, parseRFC3339), fsxMtime: readBy(parseUnits),
+	metaAtime: readBy(parseTime, parseRFC3339), fsxAtime: readBy(parseUnits),
+	metaCtime: readBy(parseTime, parseRFC3339),
+	metaRdev:  readBy(parseID),
 }
+
+// readBy tells whether one of the functions can read a value.
+func readBy[T any](parse ...func(string) (T, bool)) func(string) bool {
+	return func(s string) bool {
+		return slices.ContainsFunc(parse, func(p func(string) (T, bool)) bool { _, ok := p(s); return ok })
+	}
+}
+
+// isAttribute reports whether metadata of that name is kept for attributes.
+func isAttribute(name string) bool { return attributeValues[name] != nil }
 
 // attributeRoom is the most that attributes take of an object's metadata, in
 // bytes: extended attributes leave it free, or chmod would fail.
@@ -73,11 +91,10 @@ func attributesOf(meta map[string]string) attributes {
 }
 
 // put writes a into meta, which it changes. Of what other conventions call the
-// same attributes nothing is left: it would contradict sooner or later.
+// same attributes nothing is left: it would contradict sooner or later. What is
+// no attribute stays, unless the name is needed.
 func (a attributes) put(meta map[string]string, c Convention) {
-	for _, name := range attributeNames {
-		delete(meta, name)
-	}
+	maps.DeleteFunc(meta, func(name, value string) bool { return isAttribute(name) && attributeValues[name](value) })
 	set := func(has bool, s3fs, fsx, value string) {
 		switch {
 		case has && c == ConventionFSx:
@@ -97,7 +114,11 @@ func (a attributes) put(meta map[string]string, c Convention) {
 func (c Convention) mode(m uint32) string {
 	switch c {
 	case ConventionRclone:
-		return strconv.FormatUint(uint64(m), 8)
+		s := strconv.FormatUint(uint64(m), 8)
+		if read, _ := parseMode(s); read != m {
+			return "0" + s // as a fifo, which would be a device in decimal
+		}
+		return s
 	case ConventionFSx:
 		return "0" + strconv.FormatUint(uint64(m), 8)
 	}

@@ -74,6 +74,7 @@ func TestAttributesRoundTrip(t *testing.T) {
 				mtime: time.Unix(1700000000, 5), atime: time.Unix(1600000000, 123456789),
 			},
 			{mode: syscall.S_IFCHR | 0o600, hasMode: true, rdev: 259},
+			{mode: syscall.S_IFIFO | 0o644, hasMode: true},
 			{mode: syscall.S_IFLNK | 0o777, hasMode: true},
 		} {
 			meta := map[string]string{"color": "blue"}
@@ -125,6 +126,26 @@ func TestOneConventionIsLeft(t *testing.T) {
 			if changed || !maps.Equal(copied, meta) {
 				t.Errorf("%v gets %v", meta, missing)
 			}
+		}
+	}
+}
+
+// TestMetadataThatOnlySharesAName stays, unless the name is needed.
+func TestMetadataThatOnlySharesAName(t *testing.T) {
+	others := map[string]string{
+		"mode": "fast", "uid": "user-123", "gid": "-1", "ctime": "x", "rdev": "8:0", "atime": "yesterday",
+		"file-permissions": "rwx", "file-owner": "root", "file-group": "", "file-atime": "1.5ns",
+	}
+	for _, c := range conventions {
+		meta := maps.Clone(others)
+		attributes{mtime: time.Unix(1, 0)}.put(meta, c)
+		if rest := withoutMtime(meta); len(meta) == len(rest) || !maps.Equal(rest, others) {
+			t.Errorf("%s: with an mtime it is %v", c, meta)
+		}
+		a := attributes{mode: 0o100644, hasMode: true, uid: 1, hasUID: true, gid: 2, hasGID: true}
+		a.put(meta, c)
+		if got := attributesOf(meta); got != a || meta["ctime"] != "x" {
+			t.Errorf("%s: %v says %+v", c, meta, got)
 		}
 	}
 }
@@ -207,21 +228,17 @@ func TestAttributesOfForeignMetadata(t *testing.T) {
 	}
 }
 
-// FuzzMode holds that what s3fs and rclone write of any file is told apart; of
-// links they write one mode, and rclone no fifos and devices. A directory of
-// mode 1471 looks like a link of s3fs.
+// FuzzMode holds that what is written of any file is told apart, whoever writes
+// it; of links s3fs writes one mode.
 func FuzzMode(f *testing.F) {
-	f.Add(uint32(0o100644))
-	f.Add(uint32(0o41777))
+	for _, mode := range []uint32{0o100644, 0o41777, 0o10644, 0o20440, 0o41471} {
+		f.Add(mode)
+	}
 	f.Fuzz(func(t *testing.T, mode uint32) {
 		if mode &= 0o177777; !isType(mode) || mode&syscall.S_IFMT == syscall.S_IFLNK && mode != syscall.S_IFLNK|0o777 {
 			t.Skip()
 		}
 		for _, c := range []Convention{ConventionS3FS, ConventionRclone} {
-			kind := mode & syscall.S_IFMT
-			if c == ConventionRclone && (kind != syscall.S_IFREG && kind != syscall.S_IFDIR && kind != syscall.S_IFLNK || mode == 0o41471) {
-				continue
-			}
 			if got, ok := parseMode(c.mode(mode)); !ok || got != mode {
 				t.Errorf("%s writes %o as %s, which is read as %o", c, mode, c.mode(mode), got)
 			}

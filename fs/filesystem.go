@@ -27,6 +27,10 @@ type filesystem struct {
 	// background counts work that outlives its request: commits after the
 	// last close, and the like. Close waits for it.
 	background sync.WaitGroup
+	// ahead is the context of questions that nobody has asked yet. They end
+	// with the mount.
+	ahead    context.Context
+	endAhead context.CancelFunc
 	// lastProcess is the one that processOf found last.
 	lastProcess atomic.Uint32
 
@@ -65,12 +69,14 @@ func newFilesystem(cfg Config) *filesystem {
 		kept:    map[string]keptFile{},
 	}
 	f.gate = newGate(&f.tree)
+	f.ahead, f.endAhead = context.WithCancel(context.Background())
 	return f
 }
 
 // close ends the background work; no request may be under way any more.
 func (f *filesystem) close() {
 	f.settleAllUnlinks(context.Background())
+	f.endAhead()
 	f.background.Wait()
 	f.notes.close()
 	f.dropHeld()

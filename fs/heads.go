@@ -110,14 +110,14 @@ func (h *heads) ask(ctx context.Context, b objstore.Bucket, key string) (objstor
 }
 
 // askAhead starts a HEAD for e unless it is remembered or too many are under
-// way. wg counts it.
-func (h *heads) askAhead(wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) {
+// way. wg counts it until ctx ends.
+func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) {
 	if _, ok := h.recall(b.Name(), e); ok || !h.ahead.TryAcquire(1) {
 		return
 	}
 	wg.Go(func() {
 		defer h.ahead.Release(1)
-		_, _ = h.ask(context.Background(), b, e.Key) // a failure shows when somebody looks the name up
+		_, _ = h.ask(ctx, b, e.Key) // a failure shows when somebody looks the name up
 	})
 }
 

@@ -3,6 +3,7 @@ package fs
 import (
 	"cmp"
 	"context"
+	"maps"
 	"time"
 
 	"coffer/objstore"
@@ -21,7 +22,8 @@ type knownNames struct {
 	// listing counts what makes a listing of the whole outdated altogether.
 	listing  int
 	underway bool // such a listing is under way
-	// tooMany is how many names were not all, when that was found last.
+	// tooMany is how many names were not all, or could not be told soon enough
+	// to be of use, when that was found last.
 	tooMany   int
 	tooManyAt time.Time
 	lookups   rate
@@ -90,7 +92,7 @@ func (d *dir) didChange(name string) {
 	defer d.mu.Unlock()
 	k := &d.known
 	k.changes++
-	k.doubt(name)
+	d.doubtLocked(name)
 	if k.asking == 0 {
 		return
 	}
@@ -107,16 +109,32 @@ func (d *dir) didChange(name string) {
 func (d *dir) unlist(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.known.doubt(name)
+	d.doubtLocked(name)
 }
 
-// doubt makes the next look-up of name ask the store.
-func (k *knownNames) doubt(name string) {
-	if k.whole.IsZero() {
-		delete(k.listed, name)
-	} else {
+// doubtLocked makes the next look-up of name ask the store. It is noted only
+// while the name would be taken for absent otherwise.
+func (d *dir) doubtLocked(name string) {
+	k := &d.known
+	delete(k.listed, name)
+	switch {
+	case !d.tellsAbsentLocked(time.Now()):
+	case len(k.listed) >= listedMax:
+		k.clear()
+	default:
 		k.listed[name] = listedName{pos: -1, doubtful: true}
 	}
+}
+
+// tellsAbsentLocked reports whether a name that was not listed is believed to
+// be absent.
+func (d *dir) tellsAbsentLocked(now time.Time) bool {
+	return !d.known.whole.IsZero() && now.Sub(d.known.whole) < d.fsys.cfg.AbsentTTL
+}
+
+// useful is for how long a listing of the whole is.
+func (d *dir) useful() time.Duration {
+	return cmp.Or(d.fsys.cfg.AbsentTTL, d.fsys.cfg.MetadataTTL)
 }
 
 // remember keeps a name from a listing for the lookups that follow it.
@@ -170,7 +188,7 @@ func (d *dir) recall(nm string) (listedName, bool) {
 	}
 	d.mu.Unlock()
 	for _, e := range next {
-		d.fsys.heads.askAhead(&d.fsys.background, d.bucket, e)
+		d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, e)
 	}
 	return l, ok
 }
@@ -185,7 +203,8 @@ const (
 	// namesOfPage is how many names a store tells at once.
 	namesOfPage = 1000
 	// tooManyFor is for how long a directory is left alone that has more names
-	// than its look-ups are worth, unless they come twice as fast.
+	// than its look-ups are worth, or that cannot be listed in time, unless they
+	// come twice as fast.
 	tooManyFor = 10 * time.Second
 )
 
@@ -194,14 +213,11 @@ const (
 func (d *dir) lacks(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	cfg := &d.fsys.cfg
-	k, now := &d.known, time.Now()
+	k, now, useful := &d.known, time.Now(), d.useful()
 	n := k.lookups.add(now)
-	_, told := k.listed[name]
-	if !told && !k.whole.IsZero() && now.Sub(k.whole) < cfg.AbsentTTL {
+	if _, told := k.listed[name]; !told && d.tellsAbsentLocked(now) {
 		return true
 	}
-	useful := cmp.Or(cfg.AbsentTTL, cfg.MetadataTTL) // that long, of a listing
 	most := min(n/manyLookups*namesOfPage, listedMax)
 	if most > 0 && !k.underway && now.Sub(k.whole) >= useful && useful > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
 		k.underway = true
@@ -212,7 +228,7 @@ func (d *dir) lacks(name string) bool {
 
 // listWhole remembers all names of d, unless they are more than most.
 func (d *dir) listWhole(most int) {
-	ctx, cancel := context.WithTimeout(context.Background(), questionTimeout)
+	ctx, cancel := context.WithTimeout(d.fsys.ahead, questionTimeout)
 	defer cancel()
 	since := d.ask()
 	defer d.answered()
@@ -240,27 +256,35 @@ func (d *dir) listWhole(most int) {
 	defer d.mu.Unlock()
 	k := &d.known
 	k.underway = false
-	if told >= most {
+	if failed != nil || told >= most || time.Since(at) >= d.useful() {
 		k.tooMany, k.tooManyAt = most, time.Now()
 	}
 	if failed == nil && told < most && k.listing == listing && k.floor <= since {
-		k.takeWhole(all, since, at)
+		d.takeWholeLocked(all, since, at)
 	}
 }
 
-// takeWhole remembers that all names are all, of a listing that began at a time.
-func (k *knownNames) takeWhole(all []name, since uint64, at time.Time) {
-	k.clear()
-	k.listed, k.whole = make(map[string]listedName, len(all)), at
+// takeWholeLocked remembers that all names are all, of a listing that began at a
+// time. What somebody's own listing told is more, and is kept.
+func (d *dir) takeWholeLocked(all []name, since uint64, at time.Time) {
+	k := &d.known
+	maps.DeleteFunc(k.listed, func(_ string, l listedName) bool {
+		return l.unasked || time.Since(l.at) >= d.fsys.cfg.MetadataTTL
+	})
+	if k.whole = at; k.listed == nil {
+		k.listed = make(map[string]listedName, len(all))
+	}
 	for _, n := range all {
-		k.add(n, at, false)
-		l := k.listed[n.name]
-		l.unasked = true
-		k.listed[n.name] = l
+		if _, told := k.listed[n.name]; !told {
+			k.add(n, at, false)
+			l := k.listed[n.name]
+			l.unasked = true
+			k.listed[n.name] = l
+		}
 	}
 	for name, change := range k.changed {
 		if change > since {
-			k.doubt(name)
+			d.doubtLocked(name)
 		}
 	}
 }

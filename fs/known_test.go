@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,12 +32,11 @@ func TestRate(t *testing.T) {
 // TestWholeListing: what was changed while or after a directory was listed is
 // asked for, and nothing else.
 func TestWholeListing(t *testing.T) {
-	fsys := &filesystem{cfg: Config{MetadataTTL: time.Hour, AbsentTTL: time.Second}, heads: newHeads()}
-	d := &dir{fsys: fsys, bucket: namedBucket{}}
+	d := knownDir(t, namedBucket{}, Config{MetadataTTL: time.Hour, AbsentTTL: time.Second})
 	file := func(nm string) name { return name{name: nm, entry: objstore.Entry{Key: nm}} }
 	since := d.ask()
 	d.didChange("a")
-	d.known.takeWhole([]name{file("a"), file("b"), file("c")}, since, time.Now())
+	d.takeWholeLocked([]name{file("a"), file("b"), file("c")}, since, time.Now())
 	d.answered()
 	d.didChange("c")
 	d.didChange("new")
@@ -65,7 +65,7 @@ func TestWholeListing(t *testing.T) {
 func TestListingIsWorthItsPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &longBucket{names: 2500}
-		d := &dir{fsys: &filesystem{cfg: Config{MetadataTTL: time.Hour, AbsentTTL: time.Second}, heads: newHeads()}, bucket: b}
+		d := knownDir(t, b, Config{MetadataTTL: time.Hour, AbsentTTL: time.Second})
 		lookUp := func(n int) {
 			for range n {
 				d.lacks("absent")
@@ -98,7 +98,7 @@ func TestListingIsWorthItsPages(t *testing.T) {
 func TestAbsenceIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &longBucket{names: 10}
-		d := &dir{fsys: &filesystem{cfg: Config{MetadataTTL: 10 * time.Second}, heads: newHeads()}, bucket: b}
+		d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second})
 		for range 100 {
 			if d.lacks("absent") {
 				t.Fatal("a name is believed to be absent")
@@ -115,16 +115,147 @@ func TestAbsenceIsNotBelieved(t *testing.T) {
 	})
 }
 
-// longBucket lists names, and notes how many it may tell.
+// TestDoubtsEndWithTheListing: own changes leave nothing behind once the listing
+// is not believed any more, and are bounded while it is.
+func TestDoubtsEndWithTheListing(t *testing.T) {
+	d := knownDir(t, namedBucket{}, Config{MetadataTTL: time.Hour, AbsentTTL: time.Minute})
+	d.takeWholeLocked(nil, 0, time.Now())
+	for i := range 3 * listedMax {
+		d.didChange(fmt.Sprint(i))
+		if n := len(d.known.listed); n > listedMax {
+			t.Fatalf("%d names are doubted", n)
+		}
+		if i == 0 && d.lacks("0") {
+			t.Fatal("a name is absent that was made")
+		}
+	}
+	for ttl, age := range map[time.Duration]time.Duration{time.Minute: time.Minute, 0: 0} {
+		d = knownDir(t, namedBucket{}, Config{MetadataTTL: time.Hour, AbsentTTL: ttl})
+		d.takeWholeLocked(nil, 0, time.Now().Add(-age))
+		if d.didChange("new"); len(d.known.listed) != 0 {
+			t.Errorf("with an absent-ttl of %v a doubt is kept that says nothing", ttl)
+		}
+	}
+}
+
+// TestListingThatDoesNotCome in time, or fails, is not asked for again at once.
+func TestListingThatDoesNotCome(t *testing.T) {
+	for name, b := range map[string]*longBucket{
+		"slow": {names: 10, takes: 2 * time.Second}, "failing": {failed: objstore.Permission},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := knownDir(t, b, Config{MetadataTTL: time.Hour, AbsentTTL: time.Second})
+			for range 100 { // in 9 seconds
+				d.lacks("absent")
+				time.Sleep(90 * time.Millisecond)
+			}
+			if len(b.limits) != 1 {
+				t.Errorf("%s: listed %d times", name, len(b.limits))
+			}
+			time.Sleep(5 * time.Second)
+			for range 10 {
+				d.lacks("absent")
+			}
+			if synctest.Wait(); len(b.limits) != 2 {
+				t.Errorf("%s: listed %d times after a while", name, len(b.limits))
+			}
+			time.Sleep(5 * time.Second) // its end
+		})
+	}
+}
+
+// TestOwnListingIsKept: what a program's listing told is all that stat needs,
+// whatever is listed for the names it did not tell.
+func TestOwnListingIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, attributes := range []Attributes{AttributesList, AttributesFull} {
+			b := &longBucket{names: 100}
+			d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second, Attributes: attributes})
+			for i := range 99 {
+				nm := fmt.Sprintf("f%04d", i)
+				d.remember(name{name: nm, entry: objstore.Entry{Key: nm}}, 0, time.Now())
+			}
+			d.recall("f0000")
+			d.unlist("f0050")
+			d.listWhole(1000)
+			for nm, unasked := range map[string]bool{"f0010": false, "f0050": true, "f0099": true} {
+				if l, ok := d.recall(nm); !ok || l.unasked != unasked {
+					t.Errorf("%s: %q is known: %v, and listed by nobody: %v", attributes, nm, ok, l.unasked)
+				}
+			}
+			d.recall("f0011")
+			if synctest.Wait(); attributes == AttributesFull && b.heads.Load() != headsInFlight {
+				t.Errorf("%d HEADs were sent ahead", b.heads.Load())
+			}
+			time.Sleep(10 * time.Second)
+			if d.listWhole(1000); !d.known.listed["f0010"].unasked {
+				t.Errorf("%s: an old listing is kept", attributes)
+			}
+		}
+	})
+}
+
+// TestCloseWaitsForNothingAhead: what was asked for in advance ends with the mount.
+func TestCloseWaitsForNothingAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &longBucket{names: 10, takes: time.Hour}
+		fsys := newFilesystem(Config{MetadataTTL: 10 * time.Second})
+		d := &dir{fsys: fsys, bucket: b}
+		for range manyLookups {
+			d.lacks("absent")
+		}
+		fsys.heads.askAhead(fsys.ahead, &fsys.background, b, objstore.Entry{Key: "f0000"})
+		synctest.Wait()
+		if len(b.limits) != 1 || b.heads.Load() != 1 {
+			t.Fatalf("%d listings and %d HEADs are under way", len(b.limits), b.heads.Load())
+		}
+		start := time.Now()
+		if fsys.close(); time.Since(start) > 0 {
+			t.Errorf("close took %v", time.Since(start))
+		}
+		time.Sleep(questionTimeout) // the HEAD goes on, as others could wait for it
+	})
+}
+
+// knownDir is a directory of b that no kernel knows.
+func knownDir(t *testing.T, b objstore.Bucket, cfg Config) *dir {
+	fsys := newFilesystem(cfg)
+	t.Cleanup(func() { fsys.endAhead(); fsys.notes.close() })
+	return &dir{fsys: fsys, bucket: b}
+}
+
+// longBucket lists names, and notes how many it may tell. Each answer takes so
+// long, unless who asks gives up.
 type longBucket struct {
 	namedBucket
 	names  int
+	takes  time.Duration
+	failed error
 	limits []int
+	heads  atomic.Int32
 }
 
-func (b *longBucket) List(_ context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
+func (b *longBucket) wait(ctx context.Context) error {
+	select {
+	case <-time.After(b.takes):
+		return b.failed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *longBucket) Head(ctx context.Context, r objstore.Ref) (objstore.Object, error) {
+	b.heads.Add(1)
+	return objstore.Object{Entry: objstore.Entry{Key: r.Key}}, b.wait(ctx)
+}
+
+func (b *longBucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
 	b.limits = append(b.limits, q.Limit)
 	return func(yield func(objstore.Entry, error) bool) {
+		if err := b.wait(ctx); err != nil {
+			yield(objstore.Entry{}, err)
+			return
+		}
 		for i := range min(b.names, q.Limit) {
 			if !yield(objstore.Entry{Key: fmt.Sprintf("f%04d", i)}, nil) {
 				return

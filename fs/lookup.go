@@ -48,21 +48,9 @@ func (d *dir) find(ctx context.Context, nm string) (finding, error) {
 
 func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 	if l, ok := d.recall(nm); ok {
-		if l.isDir {
-			return d.findDir(ctx, key)
-		}
-		if !d.fsys.full() && !l.unasked {
-			return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
-		}
-		if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok && !l.unasked {
-			return finding{obj: o, hasObj: true, complete: true, at: l.at}, nil
-		}
-		o, err := d.fsys.heads.ask(ctx, d.bucket, key)
-		if err == nil {
-			return finding{obj: o, hasObj: true, complete: true}, nil
-		}
+		f, err := d.findListed(ctx, l, key)
 		if objstore.KindOf(err) != objstore.NotExist {
-			return finding{}, err
+			return f, err
 		}
 		// gone since the listing: ask in full
 	}
@@ -93,6 +81,24 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 	default:
 		return finding{}, dirErr
 	}
+}
+
+// findListed finds out what is not known yet of a name that a listing told.
+func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding, error) {
+	if l.isDir {
+		return d.findDir(ctx, key)
+	}
+	if !d.fsys.full() && !l.unasked {
+		return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
+	}
+	if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok && !l.unasked {
+		return finding{obj: o, hasObj: true, complete: true, at: l.at}, nil
+	}
+	o, err := d.fsys.heads.ask(ctx, d.bucket, key)
+	if err != nil {
+		return finding{}, err
+	}
+	return finding{obj: o, hasObj: true, complete: true}, nil
 }
 
 // findDir asks whether anything lies below key.

@@ -120,11 +120,10 @@ func (l *special) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.Set
 	a.put(meta, l.fsys.cfg.Convention)
 	key := l.key()
 	done, err := l.bucket.Copy(dctx, key, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.CopyOptions{Meta: meta})
+	parent.didChange(nm) // when it failed as well: somebody else may have replaced it
 	if err != nil {
 		return l.fsys.errno("setattr", path(l.bucket, key), err)
 	}
-	l.fsys.heads.forget(l.bucket.Name(), key)
-	parent.didChange(nm)
 	l.carry(done, meta)
 	l.fillAttr(&out.Attr)
 	out.SetTimeout(l.fsys.cfg.MetadataTTL)
@@ -187,10 +186,10 @@ func (d *dir) newSpecial(ctx context.Context, op, nm, content string, mode, rdev
 	}
 	defer leave()
 	obj, err := d.putSpecial(dctx, key, content, meta)
+	d.didChange(nm) // when it failed as well: somebody else may have made it
 	if err != nil {
 		return nil, d.fsys.errno(op, path(d.bucket, key), err)
 	}
-	d.didChange(nm)
 	d.namesChanged()
 	obj.Meta = meta
 	obj.Key, obj.Size = key, int64(len(content))

@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"encoding/base64"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -50,7 +49,7 @@ func decodeValue(s string) string {
 // folds names to lower case, and they travel in HTTP headers.
 func metaName(attr string) (string, bool) {
 	nm, ok := strings.CutPrefix(attr, userPrefix)
-	if !ok || nm == "" || strings.HasPrefix(attr, s3Prefix) || slices.Contains(attributeNames, nm) {
+	if !ok || nm == "" || strings.HasPrefix(attr, s3Prefix) || isAttribute(nm) {
 		return "", false
 	}
 	for _, c := range []byte(nm) {
@@ -220,7 +219,7 @@ func setXattr(meta map[string]string, nm string, data []byte, flags uint32) erro
 	meta[nm] = encodeValue(data)
 	room := objstore.MetaMax - attributeRoom
 	for name, value := range meta {
-		if !slices.Contains(attributeNames, name) {
+		if !isAttribute(name) {
 			room -= len(name) + len(value)
 		}
 	}

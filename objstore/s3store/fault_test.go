@@ -474,6 +474,47 @@ func TestErrorInTheBodyOf200(t *testing.T) {
 	}
 }
 
+// TestErrorInTheBodyOf200OfObjects is the same for what comes by the thousand.
+// What was there stays, and is not taken for what was sent.
+func TestErrorInTheBodyOf200OfObjects(t *testing.T) {
+	srv, _, b := emulated(t, "aws", Config{PartSize: minPartSize})
+	old, data := random(10), random(minPartSize+1)
+	for verb, c := range map[string]struct {
+		do   func(key string) error
+		want []byte // nil for no object
+	}{
+		"PutObject": {func(key string) error {
+			_, err := tryPut(t.Context(), b, key, data[:1000], objstore.CreateOptions{})
+			return err
+		}, data[:1000]},
+		"UploadPart": {func(key string) error {
+			_, err := tryPut(t.Context(), b, key, data, objstore.CreateOptions{})
+			return err
+		}, data},
+		"DeleteObject": {func(key string) error { return b.Delete(t.Context(), objstore.Ref{Key: key})[0] }, nil},
+	} {
+		t.Run(verb, func(t *testing.T) {
+			defer srv.ClearFaults()
+			put(t, b, verb, old, objstore.CreateOptions{})
+			srv.ResetRequests()
+			srv.Inject(emulator.Fault{Verb: verb, Code: "InternalError", ErrorIn200: true, Count: 1})
+			require.NoError(t, c.do(verb))
+			require.Greater(t, count(srv, verb), 1)
+			if c.want != nil {
+				require.Equal(t, c.want, get(t, b, objstore.Ref{Key: verb}, objstore.Range{}))
+			} else {
+				_, err := b.Head(t.Context(), objstore.Ref{Key: verb})
+				require.ErrorIs(t, err, objstore.NotExist)
+			}
+			srv.ClearFaults()
+			put(t, b, verb, old, objstore.CreateOptions{})
+			srv.Inject(emulator.Fault{Verb: verb, Code: "AccessDenied", ErrorIn200: true})
+			require.ErrorIs(t, c.do(verb), objstore.Permission)
+			require.Equal(t, old, get(t, b, objstore.Ref{Key: verb}, objstore.Range{}))
+		})
+	}
+}
+
 // A clock that is hours off is no obstacle: the store's own time is in its
 // refusal.
 func TestClockThatIsOff(t *testing.T) {

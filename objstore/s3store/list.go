@@ -10,9 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"coffer/objstore"
+
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // listPage is how many keys and prefixes one request asks for: all that S3
@@ -264,11 +265,9 @@ func (b *bucket) newPage(q objstore.Query, out *listing, size int) (*page, error
 		if c.Size != nil {
 			e.Size, e.StoredSize, e.SizeKnown = *c.Size, *c.Size, true
 		}
-		if c.LastModified != "" {
-			if e.LastModified, err = time.Parse(time.RFC3339, c.LastModified); err != nil {
-				return nil, b.badReply(q, err)
-			}
-		}
+		// Some servers leave the zone out, which is UTC. What is no time at all is
+		// not worth a directory that cannot be listed.
+		e.LastModified, _ = smithytime.ParseDateTime(c.LastModified)
 		p.entries = append(p.entries, e)
 		p.next.after = max(p.next.after, key)
 	}

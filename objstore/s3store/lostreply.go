@@ -41,3 +41,13 @@ func (b *bucket) ours(ctx context.Context, o operation, w written) (objstore.Obj
 	}
 	return obj, w.etag != "" && string(obj.ETag) == w.etag || slices.Contains(w.checksums, obj.Checksum)
 }
+
+// unnamed looks for the object of a write whose reply named no ETag: a proxy's
+// page may stand for it, and what lies there be another's.
+func (b *bucket) unnamed(ctx context.Context, o operation, w written) (objstore.Object, error) {
+	found, ok := b.ours(ctx, o, w)
+	if !ok {
+		return objstore.Object{}, newError(o.verb, o.name(), objstore.Integrity, "the reply names no ETag, and what was sent is not there")
+	}
+	return found, nil
+}

@@ -207,6 +207,11 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 		})
 		return out, err
 	})
+	sent := func() written { return written{u.size(), u.etag(), u.crc32s(), u.meta} }
+	if err == nil && etagOf(aws.ToString(out.ETag)) == "" {
+		obj, err = u.b.unnamed(ctx, o, sent())
+		return obj, true, err
+	}
 	if err == nil {
 		obj = objstore.Object{Entry: objstore.Entry{
 			Key: u.key, Size: u.size(), StoredSize: u.size(), SizeKnown: true, ETag: etagOf(aws.ToString(out.ETag)),
@@ -225,7 +230,7 @@ func (u *upload) complete(ctx context.Context, cond objstore.Condition) (obj obj
 	u.tried = true
 	if (st.unsure || repeated && gone) && (gone || isPrecondition(err)) || uncertain(err) && ctx.Err() == nil {
 		// An earlier attempt may have succeeded and its reply got lost.
-		if found, ok := u.b.ours(ctx, o, written{u.size(), u.etag(), u.crc32s(), u.meta}); ok {
+		if found, ok := u.b.ours(ctx, o, sent()); ok {
 			return found, true, nil
 		}
 	}

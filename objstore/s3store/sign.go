@@ -46,6 +46,7 @@ func (s *signer) sign(req *http.Request, c aws.Credentials, region, payload stri
 	h := req.Header
 	h["X-Amz-Date"] = []string{stamp}
 	h["X-Amz-Content-Sha256"] = []string{payload}
+	delete(h, "X-Amz-Security-Token") // of an attempt with other credentials
 	if c.SessionToken != "" {
 		h["X-Amz-Security-Token"] = []string{c.SessionToken}
 	}

@@ -3,6 +3,7 @@ package s3store
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,5 +54,16 @@ func TestSignerKeepsTheRightKey(t *testing.T) {
 			return req.Header.Get("Authorization")
 		}
 		require.Equal(t, sign(&signer{}), sign(same))
+	}
+}
+
+// TestTokenGoesWithItsCredentials: a request may be signed again by others that
+// have none.
+func TestTokenGoesWithItsCredentials(t *testing.T) {
+	req := &http.Request{Method: http.MethodGet, Host: "h", URL: &url.URL{}, Header: http.Header{}}
+	for _, token := range []string{"one", "two", ""} {
+		(&signer{}).sign(req, aws.Credentials{AccessKeyID: "a", SecretAccessKey: "s", SessionToken: token}, "r", emptyPayload, time.Now())
+		require.Equal(t, token, req.Header.Get("X-Amz-Security-Token"))
+		require.Equal(t, token != "", strings.Contains(req.Header.Get("Authorization"), "x-amz-security-token"))
 	}
 }

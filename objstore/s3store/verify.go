@@ -13,15 +13,13 @@ import (
 // and kind [objstore.Unencrypted] returned.
 func (b *bucket) confirm(ctx context.Context, verb string, p protection, obj objstore.Object, said bool) (objstore.Object, error) {
 	name := b.name + "/" + obj.Key
-	if obj.ETag != "" {
-		b.s.keys.remember(objectID{b.name, obj.Key, ""}, keyChoice{obj.ETag, p.send.CustomerKeyMD5})
-	}
-	if obj.ETag == "" || p.check && !said {
+	b.s.keys.remember(objectID{b.name, obj.Key, ""}, keyChoice{obj.ETag, p.send.CustomerKeyMD5})
+	if p.check && !said {
 		seen, err := b.head(ctx, b.s.op(verb, b.name, obj.Key), objstore.Ref{Key: obj.Key, VersionID: obj.VersionID})
 		switch {
 		case err != nil:
 			return obj, newError(verb, name, objstore.KindOf(err), "stored, but its encryption could not be looked at: %w", err)
-		case obj.ETag != "" && seen.ETag != obj.ETag:
+		case seen.ETag != obj.ETag:
 			// Replaced by another writer already. Ours was in place, and its
 			// protection is what a scratch object of this bucket has shown.
 			obj.Encryption = p.now

@@ -15,9 +15,7 @@ import (
 
 	"coffer/objstore"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -30,42 +28,18 @@ import (
 // connections, credentials, the retryer, encryption headers and the types of
 // errors, so that nothing else here knows which way a request went.
 type wire struct {
-	s      *Store
-	region string
-	// base is where the bucket is, as the SDK would find it.
-	base   func() (*url.URL, error)
+	s *Store
+	// at is where the bucket is.
+	at     func() (endpoint, error)
 	client *httpClient
 	retry  *retryer
 }
 
 func (s *Store) wireTo(bucket, region string) *wire {
-	if region == "" {
-		region = s.region
-	}
 	return &wire{
-		s: s, region: region, base: sync.OnceValues(func() (*url.URL, error) { return s.bucketURL(bucket, region) }),
+		s: s, at: sync.OnceValues(func() (endpoint, error) { return s.endpointOf(bucket, region) }),
 		client: &httpClient{transport: s.transport, patience: s.patience}, retry: newRetryer(s.creds),
 	}
-}
-
-// bucketURL asks the SDK where a bucket is: the rules for partitions, dual
-// stack, FIPS and names that cannot be part of a host are many.
-func (s *Store) bucketURL(bucket, region string) (*url.URL, error) {
-	o := s.client(bucket, region).Options()
-	at, err := o.EndpointResolverV2.ResolveEndpoint(context.Background(), s3.EndpointParameters{
-		Bucket: &bucket, Region: &o.Region, Endpoint: o.BaseEndpoint, ForcePathStyle: &o.UsePathStyle,
-		UseFIPS:      aws.Bool(o.EndpointOptions.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled),
-		UseDualStack: aws.Bool(o.EndpointOptions.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled),
-		Accelerate:   &o.UseAccelerate,
-	}.WithDefaults())
-	if err != nil {
-		return nil, err
-	}
-	u := at.URI
-	if p := u.Port(); u.Scheme == "https" && p == "443" || u.Scheme == "http" && p == "80" {
-		u.Host = strings.TrimSuffix(u.Host, ":"+p) // servers leave it out when they check the signature
-	}
-	return &u, nil
 }
 
 // request is one request with its repetitions. Its headers are sent as they
@@ -160,15 +134,15 @@ func (w *wire) learnSkew(err error, skew time.Duration) bool {
 }
 
 // once sends r signed at a time by the store's clock.
-func (w *wire) once(ctx context.Context, r *request, at time.Time) (*http.Response, error) {
-	base, err := w.base()
+func (w *wire) once(ctx context.Context, r *request, now time.Time) (*http.Response, error) {
+	at, err := w.at()
 	if err != nil {
 		return nil, err
 	}
-	u := *base
+	u := at.url
 	if r.key != "" {
-		u.Path = strings.TrimSuffix(base.Path, "/") + "/" + r.key
-		u.RawPath = strings.TrimSuffix(base.EscapedPath(), "/") + "/" + httpbinding.EscapePath(r.key, false)
+		u.Path = strings.TrimSuffix(at.url.Path, "/") + "/" + r.key
+		u.RawPath = strings.TrimSuffix(at.url.EscapedPath(), "/") + "/" + httpbinding.EscapePath(r.key, false)
 	}
 	u.RawQuery = encoded(r.query)
 	req := &http.Request{Method: r.method, URL: &u, Host: u.Host, Header: r.header, ContentLength: r.length}
@@ -205,7 +179,7 @@ func (w *wire) once(ctx context.Context, r *request, at time.Time) (*http.Respon
 		if err != nil {
 			return nil, err
 		}
-		w.s.signer.sign(req, c, w.region, payload, at)
+		w.s.signer.sign(req, c, at.region, payload, now)
 	}
 	resp, err := w.client.exchange(ctx, req)
 	if err != nil {
@@ -221,8 +195,7 @@ func (w *wire) once(ctx context.Context, r *request, at time.Time) (*http.Respon
 	if r.read != nil {
 		return resp, r.read(resp)
 	}
-	_, _ = io.Copy(io.Discard, resp.Body) // the headers tell all; it is for the connection
-	return resp, nil
+	return resp, late(resp)
 }
 
 // encoded is a query as it is sent and signed: a blank is %20, and a plus is
@@ -252,35 +225,61 @@ func (b *sentBody) Close() error {
 	return nil
 }
 
-// readXML reads a document whose root is name. Some servers put a refusal behind
-// the status 200.
+// readXML reads a document whose root is name.
 func readXML(resp *http.Response, name string, into any) error {
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}
+	dec, start, err := rootOf(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: the reply is no document: %w", objstore.Integrity, err)
+	case start.Name.Local == "Error":
+		return lateRefusal(resp, text)
+	case start.Name.Local != name:
+		return fmt.Errorf("%w: the reply is a %q", objstore.Integrity, start.Name.Local)
+	}
+	if err := dec.DecodeElement(into, &start); err != nil {
+		return fmt.Errorf("%w: %w", objstore.Integrity, err)
+	}
+	return nil
+}
+
+// late reads the body of a reply whose headers tell all, and returns the refusal
+// that is in it, nil without one.
+func late(resp *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil || len(text) == 0 {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, resp.Body) // for the connection
+	if _, start, err := rootOf(text); err == nil && start.Name.Local == "Error" {
+		return lateRefusal(resp, text)
+	}
+	return nil
+}
+
+// rootOf returns the first element of a document, and a decoder of what follows.
+func rootOf(text []byte) (*xml.Decoder, xml.StartElement, error) {
 	dec := xml.NewDecoder(bytes.NewReader(text))
 	for {
 		tok, err := dec.Token()
 		if err != nil {
-			return fmt.Errorf("%w: the reply is no document: %w", objstore.Integrity, err)
+			return nil, xml.StartElement{}, err
 		}
-		start, ok := tok.(xml.StartElement)
-		switch {
-		case !ok:
-			continue
-		case start.Name.Local == name:
-			if err := dec.DecodeElement(into, &start); err != nil {
-				return fmt.Errorf("%w: %w", objstore.Integrity, err)
-			}
-			return nil
-		case start.Name.Local == "Error":
-			resp.StatusCode = http.StatusInternalServerError
-			resp.Body = io.NopCloser(bytes.NewReader(text))
-			return refusal(resp)
+		if start, ok := tok.(xml.StartElement); ok {
+			return dec, start, nil
 		}
-		return fmt.Errorf("%w: the reply is a %q", objstore.Integrity, start.Name.Local)
 	}
+}
+
+// lateRefusal is the error that text stands for, the body of a reply of success:
+// some servers find out that late. The SDK takes it for a 500 as well; see isLate.
+func lateRefusal(resp *http.Response, text []byte) error {
+	resp.StatusCode = http.StatusInternalServerError
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	return refusal(resp)
 }
 
 // maxRefusal is how many bytes of a refusal are looked at.
@@ -291,14 +290,13 @@ func refusal(resp *http.Response) error {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	var said struct{ Code, Message string }
-	if err == nil && len(text) > 0 {
-		err = xml.Unmarshal(text, &said)
-	}
-	if err == nil && said.Code == "" && said.Message == "" {
-		said.Message = http.StatusText(resp.StatusCode) // replies to HEAD say no more
-		said.Code = strings.ReplaceAll(said.Message, " ", "")
-	}
 	if err == nil {
+		// What is no document, such as a proxy's text, has no code; see below.
+		_ = xml.Unmarshal(text, &said)
+		if said.Code == "" && said.Message == "" {
+			said.Message = http.StatusText(resp.StatusCode) // replies to HEAD say no more
+			said.Code = strings.ReplaceAll(said.Message, " ", "")
+		}
 		err = &smithy.GenericAPIError{Code: said.Code, Message: said.Message}
 	}
 	return &awshttp.ResponseError{

@@ -1,10 +1,12 @@
 package s3store
 
 import (
+	"crypto/md5"
 	"encoding/base64"
 	"encoding/xml"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -361,4 +363,71 @@ func TestDeleteFallsBackToSingles(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, int32(2), single.Load())
+}
+
+// TestReplyToPutWithoutETag, such as a proxy's page: the object that is there
+// counts only when it is the one that was sent.
+func TestReplyToPutWithoutETag(t *testing.T) {
+	for there, want := range map[string]error{content: nil, "the old text": objstore.Integrity} {
+		b := against(t, Config{AllowUnencrypted: true}, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodHead {
+				w.Header().Set("ETag", fmt.Sprintf(`"%x"`, md5.Sum([]byte(there))))
+				w.Header().Set("Content-Length", strconv.Itoa(len(there)))
+				return
+			}
+			fmt.Fprint(w, "<html><body>Welcome!</body></html>")
+		})
+		w := &writer{b: b, key: "key", cur: &partBuffer{pool: &b.s.chunks}}
+		_, err := w.cur.Write([]byte(content))
+		require.NoError(t, err)
+		obj, _, err := w.putWhole(t.Context())
+		require.ErrorIs(t, err, want)
+		if want == nil {
+			require.NotEmpty(t, obj.ETag)
+		}
+	}
+}
+
+// TestRefusalsOfProxies have a status and no code that S3 knows, and are what the
+// status says, at once.
+func TestRefusalsOfProxies(t *testing.T) {
+	for _, body := range []string{"", "Access denied.", `{"error": "no"}`, "<html><body>no<br></body></html>", "<html/>", "<Error><Code>", "\x00"} {
+		for status, want := range map[int]struct {
+			kind  objstore.Kind
+			tries int32
+		}{
+			400: {objstore.Unknown, 1 + maxReloads}, 401: {objstore.Permission, 1}, 403: {objstore.Permission, 1 + maxReloads},
+			404: {objstore.NotExist, 1}, 405: {objstore.Unsupported, 1}, 412: {objstore.Stale, 1}, 413: {objstore.TooLarge, 1},
+		} {
+			var tries atomic.Int32
+			b := against(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+				tries.Add(1)
+				w.WriteHeader(status)
+				fmt.Fprint(w, body)
+			})
+			_, err := tryGet(t.Context(), b, objstore.Ref{Key: "key"}, objstore.Range{})
+			require.ErrorIs(t, err, want.kind, "%d %q", status, body)
+			require.NotErrorIs(t, err, errDeadline, "%d %q", status, body)
+			require.LessOrEqual(t, tries.Load(), want.tries, "%d %q", status, body)
+		}
+	}
+	err := refusal(&http.Response{StatusCode: 400, Body: io.NopCloser(strings.NewReader("<Error><Code>EntityTooLarge</Code><Message>5 < 6"))})
+	require.Equal(t, "EntityTooLarge", codeOf(err), "what comes before the mistake is read")
+}
+
+// TestTimesOfListings that are no RFC 3339 do not make a directory unreadable.
+func TestTimesOfListings(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	for text, want := range map[string]time.Time{
+		"2026-01-02T03:04:05.006Z": at, "2026-01-02T03:04:05.006": at, "2026-01-02T04:04:05.006+01:00": at,
+		"2026-01-02T03:04:05": at.Truncate(time.Second), "yesterday": {}, "": {},
+	} {
+		b := against(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `<ListBucketResult><Contents><Key>k</Key><LastModified>%s</LastModified></Contents></ListBucketResult>`, text)
+		})
+		for e, err := range b.List(t.Context(), objstore.Query{}) {
+			require.NoError(t, err, text)
+			require.True(t, want.Equal(e.LastModified), "%q is %v", text, e.LastModified)
+		}
+	}
 }

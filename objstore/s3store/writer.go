@@ -313,14 +313,21 @@ func (w *writer) putWhole(ctx context.Context) (obj objstore.Object, said bool, 
 	})
 	obj = objstore.Object{Entry: objstore.Entry{Key: w.key, Size: buf.size, StoredSize: buf.size, SizeKnown: true}}
 	fill(&obj, w.opts)
+	sent := func() written {
+		return written{buf.size, buf.etag(), []string{"CRC32:" + crcText(buf.crc)}, w.opts.Meta}
+	}
 	if err != nil {
 		if st.unsure && (isPrecondition(err) || objstore.KindOf(err) == objstore.NotExist) || uncertain(err) && ctx.Err() == nil {
 			// An earlier attempt may have succeeded and its reply got lost.
-			if found, ok := b.ours(ctx, o, written{buf.size, buf.etag(), []string{"CRC32:" + crcText(buf.crc)}, w.opts.Meta}); ok {
+			if found, ok := b.ours(ctx, o, sent()); ok {
 				return found, true, nil
 			}
 		}
 		return obj, false, w.refused(err)
+	}
+	if etagOf(resp.Header.Get("Etag")) == "" {
+		obj, err = b.unnamed(ctx, o, sent())
+		return obj, true, err
 	}
 	// No reply tells LastModified; the Date header can be a second off.
 	obj.ETag, obj.VersionID = etagOf(resp.Header.Get("Etag")), resp.Header.Get("X-Amz-Version-Id")

@@ -17,6 +17,7 @@ import (
 
 	"coffer/cache"
 	"coffer/fs"
+	"coffer/objstore"
 	"coffer/objstore/s3store"
 )
 
@@ -201,6 +202,9 @@ func newRescueCommit(a *app) *cobra.Command {
 					item.Rescued, err = s.Commit(ctx, item.File, to)
 					return err
 				})
+			}
+			if (errors.Is(err, objstore.Stale) || errors.Is(err, objstore.Exist)) && !to.Force {
+				err = fmt.Errorf("%w (--force replaces what is there, or name another place)", err)
 			}
 			if err != nil {
 				return fmt.Errorf("rescue commit %s: %w", args[0], err)

@@ -2,8 +2,6 @@ package fs
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -222,11 +220,9 @@ func isLost(err error) bool {
 
 // describe returns what there is to know of the file; the caller has the turn.
 func (n *file) describe(cause error) Rescued {
-	id := make([]byte, 6)
-	_, _ = rand.Read(id) // never fails
 	opts := n.createOptions(0)
 	r := Rescued{
-		ID: hex.EncodeToString(id), Time: time.Now().Round(0), Store: n.fsys.cfg.StoreID, Bucket: n.bucket.Name(), Key: n.key(),
+		ID: randomName(6), Time: time.Now().Round(0), Store: n.fsys.cfg.StoreID, Bucket: n.bucket.Name(), Key: n.key(),
 		Size: n.currentSize(), Cause: cause.Error(), Meta: opts.Meta, Headers: opts.Headers, StorageClass: opts.StorageClass,
 	}
 	if base := n.content.base; base != nil {

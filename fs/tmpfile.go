@@ -2,8 +2,6 @@ package fs
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"sync"
 	"syscall"
 
@@ -32,9 +30,7 @@ func (t *tmpNames) has(nm string) bool {
 
 // Tmpfile implements fuse.RawFileSystem.
 func (r withTmpfile) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // never fails
-	name := objstore.ScratchPrefix + "tmpfile-" + hex.EncodeToString(id)
+	name := objstore.ScratchPrefix + "tmpfile-" + randomName(8)
 	r.names.Store(name, nil)
 	defer r.names.Delete(name)
 	if status := r.Create(cancel, in, name, out); !status.Ok() {

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"strings"
 
 	"coffer/objstore"
@@ -80,3 +82,10 @@ func checkName(name, key string) error {
 // isScratch reports whether a file of this name would be taken for a scratch
 // object, and not be shown.
 func isScratch(name string) bool { return strings.HasPrefix(name, objstore.ScratchPrefix) }
+
+// randomName returns n random bytes in hex, for names that nobody guesses.
+func randomName(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}

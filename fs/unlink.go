@@ -2,8 +2,6 @@ package fs
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"strings"
 	"syscall"
 	"time"
@@ -170,9 +168,7 @@ func (n *file) moveAside(ctx context.Context) (back func(), err error) {
 	n.mu.Lock()
 	obj, gone, deferred := n.obj, n.gone, n.deferred
 	n.mu.Unlock()
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // never fails
-	old, key := n.key(), n.fsys.cfg.Prefix+objstore.ScratchPrefix+"gone-"+hex.EncodeToString(id)
+	old, key := n.key(), n.fsys.cfg.Prefix+objstore.ScratchPrefix+"gone-"+randomName(8)
 	e := obj.Encryption
 	done, err := n.bucket.Copy(ctx, key, objstore.Ref{Key: old, ETag: obj.ETag}, objstore.CopyOptions{
 		Encryption: objstore.Encryption{Mode: e.Mode, KMSKeyID: e.KMSKeyID, CustomerKeyMD5: e.CustomerKeyMD5, BucketKey: e.BucketKey},

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -109,19 +108,6 @@ func TestWriterEndsOnce(t *testing.T) {
 	require.ErrorIs(t, err, errEnded)
 	require.NoError(t, w.Abort())
 	require.Equal(t, []string{"key"}, list(t, b, objstore.Query{}))
-}
-
-// TestBodyIsNotReadAfterTheReply: a server may answer before it has read all,
-// and the transport goes on reading; by then somebody else has the buffer.
-func TestBodyIsNotReadAfterTheReply(t *testing.T) {
-	b := &sentBody{r: strings.NewReader("secret of the next file")}
-	n, err := b.Read(make([]byte, 6))
-	require.NoError(t, err)
-	require.Equal(t, 6, n)
-	require.NoError(t, b.Close())
-	n, err = b.Read(make([]byte, 6))
-	require.Error(t, err)
-	require.Zero(t, n)
 }
 
 // TestSmallFileIsOneWrite: a body that is sent apart from its headers costs both

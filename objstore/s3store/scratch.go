@@ -1,12 +1,10 @@
 package s3store
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"io"
 	"net/http"
 
 	"coffer/objstore"
@@ -38,7 +36,9 @@ func (sc *scratch) put(ctx context.Context, want ask, set func(*request)) error 
 	o.once = true
 	resp, err := do(withSSE(ctx, want), o, func(ctx context.Context) (*http.Response, error) {
 		r := newRequest("PutObject", http.MethodPut, sc.key)
-		r.body, r.length = func() io.Reader { return bytes.NewReader(sc.body) }, int64(len(sc.body))
+		body := &partBuffer{pool: &sc.b.s.chunks}
+		_, _ = body.Write(sc.body) // never fails
+		r.body, r.length = body.reader, body.size
 		r.set("Content-Type", defaultType)
 		r.set("Content-Md5", integrityOf(sc.body).md5)
 		if set != nil {

@@ -51,7 +51,7 @@ type request struct {
 	query  url.Values
 	header http.Header
 	// body returns a reader of the length bytes to be sent, for each attempt.
-	body   func() io.Reader
+	body   func() *partReader
 	length int64
 	// read takes the reply's body; what fails here is repeated too. Nil passes
 	// over it.
@@ -166,7 +166,7 @@ func (w *wire) once(ctx context.Context, r *request, now time.Time) (*http.Respo
 			}
 			req.Body = io.NopCloser(bytes.NewReader(text))
 		default:
-			body := &sentBody{r: r.body()}
+			body := newSentBody(r.body())
 			defer body.Close()
 			req.Body = body
 		}
@@ -201,29 +201,6 @@ func (w *wire) once(ctx context.Context, r *request, now time.Time) (*http.Respo
 // encoded is a query as it is sent and signed: a blank is %20, and a plus is
 // %2B already.
 func encoded(q url.Values) string { return strings.ReplaceAll(q.Encode(), "+", "%20") }
-
-// sentBody is the body of a request until the exchange is over. The transport
-// may go on reading after that, from a buffer that somebody else has by then.
-type sentBody struct {
-	mu sync.Mutex
-	r  io.Reader // nil when it is over
-}
-
-func (b *sentBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.r == nil {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	return b.r.Read(p)
-}
-
-func (b *sentBody) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.r = nil
-	return nil
-}
 
 // readXML reads a document whose root is name.
 func readXML(resp *http.Response, name string, into any) error {

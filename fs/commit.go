@@ -80,64 +80,58 @@ func (n *file) commitNow(ctx context.Context) error {
 // commit makes the store have all of the file; the caller has the turn. A
 // file without a name has nothing to commit to.
 func (n *file) commit(ctx context.Context) error {
-	n.mu.Lock()
-	gone, local := n.gone, n.local
-	n.mu.Unlock()
-	if gone || !local {
-		return nil
-	}
-	done, meta, err := n.upload(ctx)
-	if err != nil {
-		parent, nm := n.parent()
-		parent.didChange(nm) // what is there by now is the store's to tell
-		kept, why := n.rescue(ctx, err)
-		if why != nil {
-			kept = "no: " + why.Error()
+	_, err := n.prepare(ctx, event{kind: onCommit, failures: byName})
+	return err
+}
+
+// sendRest sends what is not sent of the file, which is size bytes long.
+func (n *file) sendRest(ctx context.Context, size int64) error {
+	c := &n.content
+	sent := c.streamed
+	if c.out == nil {
+		var err error
+		if sent, err = c.send(ctx, n.bucket, n.key(), n.createOptions(c.sizeHint())); err != nil {
+			return err
 		}
-		return n.fail(err, kept)
 	}
-	freed := n.discard()
-	n.stored(done, meta)
-	n.become(clean, done.Size, false)
-	if freed != nil {
-		n.fsys.log.Warn("scratch not freed", "path", n.path(), "err", freed)
-	}
-	// Attributes that came after the upload began cost a copy.
-	if err := n.storeMeta(ctx); err != nil {
-		return err
+	if sent != size {
+		return &objstore.Error{Op: "commit", Key: n.path(), Kind: objstore.Integrity,
+			Err: fmt.Errorf("%d bytes were sent of a file of %d", sent, size)}
 	}
 	return nil
 }
 
-// upload sends what is not sent and makes it visible. It returns the new
-// version and the metadata that it has.
-func (n *file) upload(ctx context.Context) (objstore.Object, map[string]string, error) {
+// finish makes an object of what was sent, size bytes, and drops the bytes.
+func (n *file) finish(ctx context.Context, size int64) error {
 	c := &n.content
-	size, sent := n.currentSize(), c.streamed
-	if c.out == nil {
-		var err error
-		if sent, err = c.send(ctx, n.bucket, n.key(), n.createOptions(c.sizeHint())); err != nil {
-			return objstore.Object{}, nil, err
-		}
-	}
-	if sent != size {
-		return objstore.Object{}, nil, &objstore.Error{Op: "commit", Key: n.path(), Kind: objstore.Integrity,
-			Err: fmt.Errorf("%d bytes were sent of a file of %d", sent, size)}
-	}
 	done, err := c.out.Commit(ctx)
 	if err != nil {
-		return objstore.Object{}, nil, err
+		return err
 	}
 	done.Size, done.SizeKnown = size, true
 	c.out = nil
-	return done, c.sentMeta, nil
+	sent := c.sentMeta
+	freed := n.discard()
+	n.stored(done, sent)
+	if freed != nil {
+		n.fsys.log.Warn("scratch not freed", "path", n.path(), "err", freed)
+	}
+	return nil
+}
+
+// sizeHint is the number of bytes that send will send.
+func (c *content) sizeHint() int64 {
+	if c.stage != nil {
+		return c.stage.Size()
+	}
+	return int64(len(c.head))
 }
 
 // send begins the upload of what c holds, and sends all of it. It returns how
 // many bytes those were. The writer is left in c.out, after an error too.
 func (c *content) send(ctx context.Context, b objstore.Bucket, key string, opts objstore.CreateOptions) (int64, error) {
 	var length int64
-	if c.state == staged {
+	if c.stage != nil {
 		var unchanged int64
 		length, unchanged = c.stage.Copies(leastCopy, mostCopies)
 		opts.Ranges = unchanged > 0
@@ -147,7 +141,7 @@ func (c *content) send(ctx context.Context, b objstore.Bucket, key string, opts 
 		return 0, err
 	}
 	c.out, c.sentMeta = out, opts.Meta
-	if c.state == staged {
+	if c.stage != nil {
 		return c.stage.WriteTo(ctx, out, c.copyRange(out), length)
 	}
 	n, err := out.Write(c.head)
@@ -267,26 +261,21 @@ func (n *file) released(ctx context.Context, h *handle) {
 	if h.closed.Load() {
 		n.closed--
 	}
-	last, lastWriter := n.handles == 0, h.writes && n.writers == 0
-	gone := n.gone
+	due := onRelease(h.writes, n.gone, n.handles, n.writers)
 	n.mu.Unlock()
-	if gone {
-		if last {
-			n.removeUnlinked(ctx)
+	switch due {
+	case dueRemoval:
+		n.removeUnlinked(ctx)
+	case dueCommit:
+		dctx, leave, err := n.change(ctx)
+		if err == nil {
+			err = n.commitLast(dctx)
+			leave()
 		}
-		return
-	}
-	if !lastWriter {
-		return
-	}
-	dctx, leave, err := n.change(ctx)
-	if err == nil {
-		err = n.commitLast(dctx)
-		leave()
-	}
-	if err != nil {
-		n.fsys.errno("release", n.path(), err)
-		n.fsys.addLost(err)
+		if err != nil {
+			n.fsys.errno("release", n.path(), err)
+			n.fsys.addLost(err)
+		}
 	}
 }
 

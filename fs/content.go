@@ -9,34 +9,6 @@ import (
 	"coffer/objstore"
 )
 
-// state is where the bytes of a file are that the store does not have.
-//
-//	          first write at 0              head full
-//	clean ----------------------> buffered -----------> streaming
-//	  |                              |                      |
-//	  | any other write, truncate    | not sequential,      | not sequential,
-//	  |                              | unlinked             | read back
-//	  +----------> staged <----------+----------------------+
-//
-// A commit leads from every state to clean, or to clean with a sticky error.
-type state int
-
-const (
-	// clean: there are none.
-	clean state = iota
-	// buffered: all of the file is in head.
-	buffered
-	// streaming: all of the file went into out, in order.
-	streaming
-	// staged: the file is stage, over what the store has.
-	staged
-)
-
-// headMax is how much of a file is kept in memory before its upload begins.
-// Programs that come back to the start of a file (archivers, linkers) mostly
-// do so early; up to here that costs nothing.
-const headMax = 4 << 20
-
 // content is the part of a file that the store does not have. Every field is
 // guarded by the file's turn.
 type content struct {
@@ -63,7 +35,7 @@ func (n *file) beginNew(meta map[string]string) {
 func (n *file) become(s state, size int64, wrote bool) {
 	n.content.state = s
 	n.mu.Lock()
-	n.local = s != clean
+	n.local = s.local()
 	n.size = size
 	if wrote {
 		n.wrote = time.Now()
@@ -71,13 +43,81 @@ func (n *file) become(s state, size int64, wrote bool) {
 		n.meta = withoutMtime(n.meta)
 	}
 	n.mu.Unlock()
-	n.fsys.setDirty(n, s != clean)
+	n.fsys.setDirty(n, s.local())
+}
+
+// present returns what the next step depends on. The caller has the turn.
+func (n *file) present() present {
+	c := &n.content
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return present{
+		state: c.state, size: n.sizeLocked(), room: int64(cap(c.head) - len(c.head)),
+		gone: n.gone, stale: n.stale, failures: n.failures,
+	}
+}
+
+// prepare takes the steps that ev needs until it can be applied to the bytes
+// where they are then, or there is nothing to do. The caller has the turn.
+func (n *file) prepare(ctx context.Context, ev event) (transition, error) {
+	for full := false; ; {
+		p := n.present()
+		p.full = full
+		t := next(p, ev)
+		size, wrote := p.size, false
+		var err error
+		switch t.step {
+		case doNothing, doApply:
+			return t, nil
+		case doTell:
+			return t, n.refuses(ev.failures)
+		case doRefuse:
+			return t, &objstore.Error{Op: "stage", Key: n.path(), Kind: objstore.Unsupported,
+				Err: errors.New("the file was unlinked while it was being uploaded; only writing on is possible")}
+		case doDecline:
+			return t, errors.ErrUnsupported
+		case doBegin:
+			size, wrote = 0, true
+			err = n.start(ctx)
+		case doDiscard:
+			size, wrote = 0, true
+			if err = n.discard(); err != nil {
+				n.become(t.orElse, size, wrote)
+			}
+		case doEnlarge:
+			full = !n.growHead(ev.off + ev.n)
+		case doSpill:
+			err = n.spill()
+		case doOverlay:
+			size, err = n.overlay(ctx)
+		case doUpload:
+			err = n.upload(ctx, ev.kind == onCopy)
+		case doSend:
+			err = n.sendRest(ctx, size)
+		case doComplete:
+			err = n.finish(ctx, size)
+		}
+		if err != nil {
+			return t, n.fail(ctx, t, err)
+		}
+		n.become(t.to, size, wrote)
+		if t.step == doComplete {
+			// Attributes that came after the upload began cost a copy.
+			if err := n.storeMeta(ctx); err != nil {
+				return t, err
+			}
+		}
+	}
 }
 
 // currentSize returns the size that a stat shows.
 func (n *file) currentSize() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.sizeLocked()
+}
+
+func (n *file) sizeLocked() int64 {
 	if n.local {
 		return n.size
 	}
@@ -106,73 +146,33 @@ func (n *file) write(ctx context.Context, p []byte, off int64, failures int) err
 		return err
 	}
 	defer n.turn.release()
-	if err := n.refuses(failures); err != nil {
+	t, err := n.prepare(ctx, event{kind: onWrite, failures: failures, off: off, n: int64(len(p))})
+	if err != nil {
 		return err
 	}
 	c := &n.content
-	size := n.currentSize()
-	end := max(size, off+int64(len(p)))
-	if c.state == clean {
-		if err := n.start(ctx); err != nil {
-			return err
+	size := off + int64(len(p))
+	switch t.to {
+	case buffered:
+		c.head = append(c.head, p...)
+	case streaming:
+		if _, err := c.out.Write(p); err != nil {
+			return n.fail(ctx, t, err)
 		}
-		if size == 0 && off == 0 {
-			n.become(buffered, 0, true)
-		} else if err := n.toStage(ctx); err != nil {
-			return err
-		}
+		c.streamed = size
+	case staged:
+		_, err = c.stage.WriteAt(p, off)
+		size = c.stage.Size() // after an error that of what did fit
 	}
-	n.mu.Lock()
-	gone := n.gone
-	n.mu.Unlock()
-	if c.state == buffered {
-		switch {
-		case off != int64(len(c.head)):
-			if err := n.toStage(ctx); err != nil {
-				return err
-			}
-		case end <= headMax && n.growHead(len(p)):
-			c.head = append(c.head, p...)
-			n.become(buffered, end, true)
-			return nil
-		case gone:
-			// Nothing is uploaded for a file without a name.
-			if err := n.toStage(ctx); err != nil {
-				return err
-			}
-		default:
-			if err := n.toStream(ctx, false); err != nil {
-				return n.fail(err, notWhole)
-			}
-		}
-	}
-	if c.state == streaming {
-		if off == c.streamed {
-			if _, err := c.out.Write(p); err != nil {
-				return n.fail(err, notWhole)
-			}
-			c.streamed += int64(len(p))
-			n.become(streaming, end, true)
-			return nil
-		}
-		if err := n.toStage(ctx); err != nil {
-			return err
-		}
-	}
-	_, err := c.stage.WriteAt(p, off)
-	// After an error the size is that of what did fit.
-	n.become(staged, c.stage.Size(), true)
+	n.become(t.to, size, true)
 	return err
 }
 
-// growHead makes room for m more bytes in head, within the byte budget that
-// all files share; false when the budget is used up and the bytes have to go.
-func (n *file) growHead(m int) bool {
+// growHead makes room for size bytes in head, within the byte budget that all
+// files share; false when the budget is used up and the bytes have to go.
+func (n *file) growHead(size int64) bool {
 	c := &n.content
-	if cap(c.head)-len(c.head) >= m {
-		return true
-	}
-	want := min(max(2*cap(c.head), len(c.head)+m, 4<<10), headMax)
+	want := min(max(2*cap(c.head), int(size), 4<<10), headMax)
 	if !n.fsys.cfg.Cache.Budget().TryHold(int64(want - cap(c.head))) {
 		return false
 	}
@@ -190,9 +190,9 @@ func (n *file) dropHead() {
 	n.content.head = nil
 }
 
-// toStream begins the upload with what the head holds; ranges tells that bytes
+// upload begins the upload with what the head holds; ranges tells that bytes
 // of other objects will follow.
-func (n *file) toStream(ctx context.Context, ranges bool) error {
+func (n *file) upload(ctx context.Context, ranges bool) error {
 	c := &n.content
 	opts := n.createOptions(0)
 	opts.Ranges, opts.Keep = ranges, true
@@ -201,67 +201,47 @@ func (n *file) toStream(ctx context.Context, ranges bool) error {
 		return err
 	}
 	c.out, c.sentMeta, c.streamed = out, opts.Meta, int64(len(c.head))
-	c.state = streaming
 	_, err = out.Write(c.head)
 	n.dropHead()
 	return err
 }
 
-// toStage moves to a staged file from any state. An upload under way is
-// completed first: parts cannot be read back. That publishes what was written
-// so far, which SEMANTICS.md says.
-func (n *file) toStage(ctx context.Context) error {
+// spill moves the head to a stage.
+func (n *file) spill() error {
 	c := &n.content
-	switch c.state {
-	case staged:
-		return nil
-	case buffered:
-		stage, err := n.fsys.cfg.Cache.NewStage(nil, 0)
-		if err != nil {
-			return err
-		}
-		if _, err := stage.WriteAt(c.head, 0); err != nil && len(c.head) > 0 {
-			return errors.Join(err, stage.Close())
-		}
-		n.dropHead()
-		c.stage = stage
-		n.become(staged, stage.Size(), false)
-		return nil
-	case streaming:
-		n.mu.Lock()
-		gone := n.gone
-		n.mu.Unlock()
-		if gone {
-			return &objstore.Error{Op: "stage", Key: n.path(), Kind: objstore.Unsupported,
-				Err: errors.New("the file was unlinked while it was being uploaded; only writing on is possible")}
-		}
-		if err := n.commit(ctx); err != nil {
-			return err
-		}
-		if err := n.start(ctx); err != nil {
-			return err
-		}
+	stage, err := n.fsys.cfg.Cache.NewStage(nil, 0)
+	if err != nil {
+		return err
 	}
-	if c.base == nil || c.base.Size == 0 {
-		stage, err := n.fsys.cfg.Cache.NewStage(nil, 0)
-		if err != nil {
-			return err
-		}
-		c.stage = stage
-	} else {
+	if _, err := stage.WriteAt(c.head, 0); err != nil && len(c.head) > 0 {
+		return errors.Join(err, stage.Close())
+	}
+	n.dropHead()
+	c.stage = stage
+	return nil
+}
+
+// overlay makes a stage over what the store has, and returns its size.
+func (n *file) overlay(ctx context.Context) (int64, error) {
+	if err := n.start(ctx); err != nil {
+		return 0, err
+	}
+	c := &n.content
+	var under cache.Base
+	var size int64
+	if c.base != nil && c.base.Size > 0 {
 		ref := c.base.Ref(n.bucket.Name())
 		ref.Key = n.key()
 		c.under = n.fsys.cfg.Cache.OpenReader(n.bucket, ref, *c.base)
-		stage, err := n.fsys.cfg.Cache.NewStage(c.under, c.base.Size)
-		if err != nil {
-			c.under.Close()
-			c.under = nil
-			return err
-		}
-		c.stage = stage
+		under, size = c.under, c.base.Size
 	}
-	n.become(staged, c.stage.Size(), false)
-	return nil
+	stage, err := n.fsys.cfg.Cache.NewStage(under, size)
+	if err != nil && c.under != nil {
+		c.under.Close()
+		c.under = nil
+	}
+	c.stage = stage
+	return size, err
 }
 
 // readLocal reads bytes that the store does not have; ok is false when it
@@ -279,18 +259,18 @@ func (n *file) readLocal(ctx context.Context, dest []byte, off int64) (got int, 
 	}
 	defer n.turn.release()
 	c := &n.content
-	switch c.state {
-	case clean:
+	if !c.state.local() {
 		return 0, false, nil
-	case buffered:
+	}
+	t, err := n.prepare(context.WithoutCancel(ctx), event{kind: onReadBack, failures: byName})
+	if err != nil {
+		return 0, false, err
+	}
+	if t.to == buffered {
 		if off >= int64(len(c.head)) {
 			return 0, true, nil
 		}
 		return copy(dest, c.head[off:]), true, nil
-	case streaming:
-		if err := n.toStage(context.WithoutCancel(ctx)); err != nil {
-			return 0, false, err
-		}
 	}
 	if off >= c.stage.Size() {
 		return 0, true, nil
@@ -303,8 +283,7 @@ func (n *file) readLocal(ctx context.Context, dest []byte, off int64) (got int, 
 	return got, true, err
 }
 
-// truncate sets the size, through h or by name with nil. By name it is
-// committed at once, unless a writer has more to commit.
+// truncate sets the size, through h or by name with nil.
 func (n *file) truncate(ctx context.Context, size int64, h *handle) error {
 	if err := n.fsys.protected(ctx, n.bucket, n.key()); err != nil {
 		return err
@@ -313,26 +292,21 @@ func (n *file) truncate(ctx context.Context, size int64, h *handle) error {
 		return err
 	}
 	defer n.turn.release()
+	ev := event{kind: onTruncate, failures: byName, n: size}
 	if h != nil {
-		if err := n.refuses(h.failures); err != nil {
-			return err
-		}
+		ev.failures = h.failures
 	}
 	before := n.content.state
-	if size == n.currentSize() && before == clean {
-		return nil
-	}
-	if err := n.resize(ctx, size); err != nil {
+	if err := n.resize(ctx, ev); err != nil {
 		return err
 	}
 	n.mu.Lock()
 	writers := n.writers
 	n.mu.Unlock()
-	// A writer may have closed already, of which the kernel tells late.
-	if h != nil || writers > 0 && before != clean {
-		return nil
+	if onResized(h == nil, writers, before) == dueCommit {
+		return n.commit(ctx)
 	}
-	return n.commit(ctx)
+	return nil
 }
 
 // truncateAtOpen empties the file as part of the next commit: a program that
@@ -345,7 +319,7 @@ func (n *file) truncateAtOpen(ctx context.Context, h *handle) error {
 	n.mu.Lock()
 	h.failures = n.failures // what failed before has nothing to do with what begins here
 	n.mu.Unlock()
-	return n.resize(ctx, 0)
+	return n.resize(ctx, event{kind: onOpenTruncate, failures: byName})
 }
 
 // growTo makes the file at least size bytes long.
@@ -354,49 +328,24 @@ func (n *file) growTo(ctx context.Context, size int64, h *handle) error {
 		return err
 	}
 	defer n.turn.release()
-	if err := n.refuses(h.failures); err != nil {
-		return err
-	}
-	if size <= n.currentSize() {
-		return nil
-	}
-	return n.resize(ctx, size)
+	return n.resize(ctx, event{kind: onAllocate, failures: h.failures, n: size})
 }
 
-// resize sets the size; the caller has the turn.
-func (n *file) resize(ctx context.Context, size int64) error {
+// resize sets the size to ev.n; the caller has the turn.
+func (n *file) resize(ctx context.Context, ev event) error {
+	t, err := n.prepare(ctx, ev)
+	if err != nil || t.step == doNothing {
+		return err
+	}
 	c := &n.content
-	if c.state == clean {
-		if err := n.start(ctx); err != nil {
-			return err
-		}
-	}
-	if size == 0 {
-		// Nothing of what was there is needed; the base stays what the
-		// commit will replace.
-		err := n.discard()
-		n.become(buffered, 0, true)
-		return err
-	}
-	if c.state == buffered && size <= headMax && n.growHead(max(0, int(size)-len(c.head))) {
+	if t.to == buffered {
 		old := len(c.head)
-		c.head = c.head[:size]
-		if int(size) > old {
-			clear(c.head[old:])
-		}
-		n.become(buffered, size, true)
-		return nil
-	}
-	if c.state == streaming && size == c.streamed {
-		return nil
-	}
-	if err := n.toStage(ctx); err != nil {
+		c.head = c.head[:ev.n]
+		clear(c.head[min(old, len(c.head)):])
+	} else if err := c.stage.Truncate(ev.n); err != nil {
 		return err
 	}
-	if err := c.stage.Truncate(size); err != nil {
-		return err
-	}
-	n.become(staged, size, true)
+	n.become(t.to, ev.n, true)
 	return nil
 }
 
@@ -418,13 +367,23 @@ func (n *file) discard() error {
 	return errors.Join(errs...)
 }
 
-// notWhole is what fail says of a file that the program had not written to its end.
-const notWhole = "no: the program had not ended"
-
-// fail drops what cannot be committed, unless rescue has kept it, and makes err
-// the answer to every write, fsync and close by the handles that are open now.
-// kept tells the log where it is kept. The caller has the turn.
-func (n *file) fail(err error, kept string) error {
+// fail returns err, which ended a step. When that is the end of the bytes, too,
+// it keeps them for rescue or drops them, and makes err the answer to every
+// write, fsync and close by the handles that are open now. The caller has the
+// turn.
+func (n *file) fail(ctx context.Context, t transition, err error) error {
+	if t.orElse != failed {
+		return err
+	}
+	kept := "no: the program had not ended"
+	if t.step == doSend || t.step == doComplete {
+		parent, nm := n.parent()
+		parent.didChange(nm) // what is there by now is the store's to tell
+		var why error
+		if kept, why = n.rescue(ctx, err); why != nil {
+			kept = "no: " + why.Error()
+		}
+	}
 	n.mu.Lock()
 	lost := n.size
 	n.failed = err
@@ -436,18 +395,7 @@ func (n *file) fail(err error, kept string) error {
 	n.mu.Unlock()
 	n.fsys.notes.contentChanged(n.EmbeddedInode())
 	dropped := n.discard()
-	n.become(clean, 0, false)
+	n.become(t.orElse, 0, false)
 	n.fsys.log.Error("data not stored; the program was told", "path", n.path(), "bytes", lost, "kept", kept, "err", errors.Join(err, dropped))
 	return err
-}
-
-// sizeHint is the number of bytes that a commit will send, 0 when unknown.
-func (c *content) sizeHint() int64 {
-	switch c.state {
-	case buffered:
-		return int64(len(c.head))
-	case staged:
-		return c.stage.Size()
-	}
-	return 0
 }

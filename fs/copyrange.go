@@ -54,42 +54,23 @@ func (n *file) appendFrom(ctx context.Context, src objstore.Ref, from, off, coun
 		return err
 	}
 	defer n.turn.release()
-	if err := n.refuses(failures); err != nil {
+	t, err := n.prepare(ctx, event{kind: onCopy, failures: failures, off: off, n: count})
+	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	gone := n.gone
-	n.mu.Unlock()
 	c := &n.content
-	switch {
-	case gone:
-		return errors.ErrUnsupported
-	case c.state == clean && off == 0 && n.currentSize() == 0:
-		if err := n.start(ctx); err != nil {
-			return err
-		}
-		n.become(buffered, 0, true)
-	case c.state == buffered && off == int64(len(c.head)), c.state == streaming && off == c.streamed:
-	default:
-		return errors.ErrUnsupported
-	}
-	if c.state == buffered {
-		if err := n.toStream(ctx, true); err != nil {
-			return n.fail(err, notWhole)
-		}
-	}
 	to, ok := c.out.(objstore.RangeCopier)
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	err := to.CopyRange(ctx, src, from, count)
+	err = to.CopyRange(ctx, src, from, count)
 	if err == nil {
 		err = to.Copied(ctx) // the caller may remove the source now
 	}
 	if err != nil {
-		return n.fail(err, notWhole)
+		return n.fail(ctx, t, err)
 	}
 	c.streamed += count
-	n.become(streaming, c.streamed, true)
+	n.become(t.to, c.streamed, true)
 	return nil
 }

@@ -17,6 +17,7 @@
 //	file.go special.go   inodes of objects
 //	tmpfile.go           files without a name, and how they get one
 //	handle.go            an open file
+//	lifecycle.go         pure: what happens to a file that is written
 //	content.go           bytes that the store does not have yet
 //	commit.go            how they get there
 //	rescue.go rescued.go data whose commit failed: kept by the mount; kept as a file

@@ -17,7 +17,7 @@ import (
 type handle struct {
 	file   *file
 	writes bool
-	opener uint32 // process
+	opener uint32 // process, of a handle that writes
 	// failures is what file.failures was at open.
 	failures int
 	// wrote tells that something was changed through this handle: a close
@@ -165,14 +165,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	return uint32(len(data)), 0
 }
 
-// Flush implements gofuse.FileFlusher: it is called for every close(2) of a
-// descriptor, those that a child process inherited included.
-//
-//	sh -c '(a; b) > file'
-//
-// opens the file once; when a ends, its copy is closed, and the file is not
-// done. So only a close by the process that opened it commits. What is left
-// at the last close of all is committed by Release.
+// Flush implements gofuse.FileFlusher: onFlush tells what it does.
 func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	n := h.file
 	if h.closed.CompareAndSwap(false, true) {
@@ -180,29 +173,27 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 		n.closed++
 		n.mu.Unlock()
 	}
-	if !h.writes {
-		return 0
-	}
-	if !h.wrote.Load() {
-		return toErrno(n.failedSince(h.failures))
-	}
-	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != h.opener && !inProcess(h.opener, caller.Pid) {
-		return toErrno(n.failedSince(h.failures))
-	}
-	return h.commit(ctx, "close")
+	return h.end(ctx, "close", onFlush(h.writes, h.wrote.Load(), h.isOpener(ctx)))
+}
+
+// isOpener reports whether the caller of ctx is the process that opened h.
+func (h *handle) isOpener(ctx context.Context) bool {
+	caller, ok := fuse.FromContext(ctx)
+	return !ok || caller.Pid == h.opener || h.writes && inProcess(h.opener, caller.Pid)
 }
 
 // Fsync implements gofuse.FileFsyncer: after it, another machine sees the data.
 func (h *handle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
-	if !h.writes {
-		return 0
-	}
-	return h.commit(ctx, "fsync")
+	return h.end(ctx, "fsync", onFsync(h.writes))
 }
 
-func (h *handle) commit(ctx context.Context, op string) syscall.Errno {
+// end does what is due for op, and answers it.
+func (h *handle) end(ctx context.Context, op string, d due) syscall.Errno {
 	n := h.file
-	if err := n.failedSince(h.failures); err != nil {
+	if d == dueNothing {
+		return 0
+	}
+	if err := n.failedSince(h.failures); err != nil || d == dueFailure {
 		return toErrno(err)
 	}
 	dctx, leave, err := n.change(ctx)

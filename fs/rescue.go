@@ -91,11 +91,12 @@ func (n *file) rescue(ctx context.Context, cause error) (string, error) {
 		return "", errors.New("it is empty")
 	}
 	c := &n.content
-	if err := f.roomToKeep(path(n.bucket, n.key()), c.state != streaming); err != nil {
+	streamed := c.head == nil && c.stage == nil // an upload has all of it, and nothing else
+	if err := f.roomToKeep(path(n.bucket, n.key()), !streamed); err != nil {
 		return "", err
 	}
 	h := &held{bucket: n.bucket}
-	if c.state == streaming {
+	if streamed {
 		k, ok := c.out.(objstore.Keeper)
 		if !ok || !k.Kept() {
 			return "", errors.New("it went out as a stream, of which not all was taken")
@@ -106,8 +107,10 @@ func (n *file) rescue(ctx context.Context, cause error) (string, error) {
 		}
 		h.out, c.out = k, nil
 	} else {
-		if err := n.toStage(ctx); err != nil { // what is in memory moves to scratch
-			return "", err
+		if c.stage == nil {
+			if err := n.spill(); err != nil {
+				return "", err
+			}
 		}
 		h.stage, h.under, c.stage, c.under = c.stage, c.under, nil, nil
 	}
@@ -425,7 +428,7 @@ func (to Destination) condition(r Rescued) objstore.Condition {
 
 // storeRescued makes an object of kept data.
 func storeRescued(ctx context.Context, b objstore.Bucket, r Rescued, stage *cache.Stage, under *cache.Reader, to Destination) error {
-	c := content{state: staged, stage: stage, under: under}
+	c := content{stage: stage, under: under}
 	_, err := c.send(ctx, b, to.key(r), objstore.CreateOptions{
 		Meta: r.Meta, Headers: r.Headers, StorageClass: r.StorageClass, Cond: to.condition(r), SizeHint: r.Size,
 	})

@@ -23,6 +23,7 @@
 //	rescue.go rescued.go data whose commit failed: kept by the mount; kept as a file
 //	copyrange.go         bytes of one file that are those of another
 //	rename.go unlink.go  changes of names; unlinkbatch.go: many at a time
+//	resume.go            a directory's rename that was broken off, finished
 //	gate.go              keeps changes out of a directory that is renamed
 //	attr.go              pure: attributes <-> what stat shows
 //	convention.go        pure: attributes <-> object metadata

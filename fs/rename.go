@@ -268,27 +268,38 @@ func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newNam
 	if err := to.prepare(ctx, newName, dest); err != nil {
 		return err
 	}
+	m := move{fsys: d.fsys, bucket: d.bucket, from: from, dest: dest, live: map[string]*file{}, made: map[*file]objstore.Object{}}
 	replaces, err := to.emptied(ctx, newName)
-	if err != nil {
+	again := objstore.KindOf(err) == objstore.NotEmpty && !to.isUsed(newName)
+	if err != nil && !again {
 		return err
 	}
 	if err := sub.settleAll(ctx); err != nil {
 		return err
+	}
+	if again {
+		if err := m.takeUp(ctx); err != nil {
+			return err
+		}
 	}
 	d.keepAlive(ctx)
 	defer func() {
 		d.didChange(nm)
 		to.didChange(newName)
 	}()
-	m := move{fsys: d.fsys, bucket: d.bucket, from: from, dest: dest, live: map[string]*file{}, made: map[*file]objstore.Object{}}
 	sub.liveFiles(m.live)
 	if err := m.copyAll(ctx); err != nil {
+		if again {
+			return err // as before, with some copies more
+		}
 		// Not with ctx: what was begun is cleaned up whatever ended it.
 		return errors.Join(err, m.undo(context.WithoutCancel(ctx), d, replaces))
 	}
-	if err := d.deleteMany(ctx, m.keys); err != nil {
-		return err // some are there twice, none is lost
+	m.putNote(ctx)
+	if err := m.deleteAll(ctx, d); err != nil {
+		return err // some are there twice, none is lost: renaming again goes on here
 	}
+	m.removeNote(ctx)
 	// Markers are all alike but for their metadata: what was remembered of the
 	// target's would be taken for the new one's.
 	d.fsys.heads.forget(d.bucket.Name(), dest)
@@ -343,9 +354,11 @@ type move struct {
 	fsys       *filesystem
 	bucket     objstore.Bucket
 	from, dest string
-	keys       []string         // below from, but for the marker last
+	keys       []string         // below from, without the marker
+	marked     bool             // there is a marker
 	live       map[string]*file // by key
 	made       map[*file]objstore.Object
+	copied     map[string]objstore.Object // by key: copies that an earlier rename has made
 }
 
 // copyAll copies the objects below from to below dest, the marker last.
@@ -378,6 +391,12 @@ func (m *move) copyAll(ctx context.Context) error {
 			break
 		}
 		m.keys = append(m.keys, e.Key)
+		if done, ok := m.copied[e.Key]; ok {
+			if n := m.live[e.Key]; n != nil {
+				results <- result{n, done}
+			}
+			continue
+		}
 		g.Go(func() error {
 			done, err := m.bucket.Copy(ctx, key, objstore.Ref{Key: e.Key, ETag: e.ETag}, m.fsys.keepingMtime(e.LastModified))
 			if err != nil {
@@ -400,8 +419,7 @@ func (m *move) copyAll(ctx context.Context) error {
 	for r := range results {
 		m.made[r.n] = r.done
 	}
-	if marker != nil {
-		m.keys = append(m.keys, m.from)
+	if m.marked = marker != nil; m.marked {
 		_, err := m.bucket.Copy(ctx, m.dest, objstore.Ref{Key: m.from}, m.fsys.keepingMtime(marker.LastModified))
 		return err
 	}
@@ -411,13 +429,23 @@ func (m *move) copyAll(ctx context.Context) error {
 // undo removes the copies. The marker of a directory that was there before
 // stays.
 func (m *move) undo(ctx context.Context, d *dir, replaces bool) error {
-	copies := make([]string, 0, len(m.keys))
+	copies := make([]string, 0, len(m.keys)+1)
 	for _, k := range m.keys {
-		if k != m.from || !replaces {
-			copies = append(copies, m.dest+k[len(m.from):])
-		}
+		copies = append(copies, m.dest+k[len(m.from):])
+	}
+	if m.marked && !replaces {
+		copies = append(copies, m.dest)
 	}
 	return d.deleteMany(ctx, copies)
+}
+
+// deleteAll removes what was copied: the marker, by which the rest stays a
+// directory, when the rest is gone.
+func (m *move) deleteAll(ctx context.Context, d *dir) error {
+	if err := d.deleteMany(ctx, m.keys); err != nil || !m.marked {
+		return err
+	}
+	return d.deleteKeys(ctx, m.from)
 }
 
 // deleteMany removes keys, all of them even when some fail.

@@ -175,7 +175,7 @@ func (u *upload) copyAll(ctx context.Context, src objstore.Ref, size int64) erro
 	defer cancel()
 	cuts := pieces(size, size)
 	results := make(chan partResult, len(cuts))
-	sem := make(chan struct{}, u.b.s.cfg.Concurrency)
+	sem := make(chan struct{}, copiesPerPart*u.b.s.cfg.Concurrency)
 	off := int64(0)
 	for _, n := range cuts {
 		number, err := u.reserve()

@@ -55,7 +55,11 @@
 // which package cache does.
 //
 // An upload whose CreateMultipartUpload was repeated because the reply got lost
-// leaves an empty one behind, which ListUploads finds.
+// leaves an empty one behind, which is billed for no bytes. ListUploads finds it,
+// but tells nothing that was sent along with its beginning, metadata least of
+// all: it may be that of another machine that writes the same key, so only age
+// ends it, by a lifecycle rule of the bucket or "coffer check --uploads
+// --abort-stale".
 //
 // A KMS key may be asked for by an alias, which stores report as the ARN of the
 // key behind it. What that is when the bucket is proved holds as long as the

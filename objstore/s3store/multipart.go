@@ -47,6 +47,7 @@ type uploadedPart struct {
 type partResult struct {
 	number int
 	part   uploadedPart
+	copied bool // by the store, not sent
 	err    error
 }
 
@@ -100,6 +101,12 @@ func (u *upload) reserve() (int, error) {
 	u.next++
 	u.parts = append(u.parts, uploadedPart{})
 	return n, nil
+}
+
+// giveBack makes n the number of the next part again.
+func (u *upload) giveBack(n int) {
+	u.next = n
+	u.parts = u.parts[:n-1]
 }
 
 // put sends part n.

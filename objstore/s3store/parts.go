@@ -62,12 +62,16 @@ func slots(size, budget int64, concurrency int) int {
 	return int(max(1, min(int64(concurrency), budget/size-1)))
 }
 
+// copiesPerPart is how many times as many parts the store copies at a time as
+// are sent to it.
+const copiesPerPart = 4
+
 // pieces cuts n bytes of an object of about whole bytes into ranges for
 // UploadPartCopy: few enough to leave part numbers for the rest, large enough
 // to be worth a request, and none below the least length of a part. n is at
 // least minPartSize.
 func pieces(n, whole int64) []int64 {
-	const want = 256 << 20
+	const want = 64 << 20
 	size := min(max(int64(want), (max(n, whole)+maxParts/4-1)/(maxParts/4)), maxPartSize)
 	count := (n + size - 1) / size
 	out := make([]int64, count)

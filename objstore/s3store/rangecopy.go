@@ -56,26 +56,18 @@ func (w *writer) copyRange(ctx context.Context, src objstore.Ref, off, n int64) 
 		}
 	}
 	if _, known := w.sources[src]; !known {
-		// Whether the store copies from there shows with a short piece.
-		size := n
-		if n >= 2*minPartSize {
-			size = minPartSize
-		}
-		err := w.copyFirst(ctx, src, off, size)
-		if objstore.KindOf(err) == objstore.Unsupported || statusOf(err) == http.StatusBadRequest {
-			// RGW says 400 where the source is under a customer key.
-			return w.readRange(ctx, src, off, n)
-		}
+		done, copies, err := w.tryCopies(src, off, n)
 		if err != nil {
 			return err
+		}
+		if !copies {
+			return w.readRange(ctx, src, off, n)
 		}
 		if w.sources == nil {
 			w.sources = map[objstore.Ref]struct{}{}
 		}
 		w.sources[src] = struct{}{}
-		if off, n = off+size, n-size; n == 0 {
-			return nil
-		}
+		off, n = off+done, n-done
 	}
 	for _, size := range pieces(n, w.opts.SizeHint) {
 		if err := w.copyPiece(src, off, size); err != nil {
@@ -109,38 +101,86 @@ func (w *writer) Copied(ctx context.Context) error {
 	return nil
 }
 
-// copyFirst copies one piece and waits for it.
-func (w *writer) copyFirst(ctx context.Context, src objstore.Ref, off, size int64) error {
-	n, err := w.upload.reserve()
-	if err != nil {
-		return err
+// tryCopies begins to copy a range of a source that nothing was copied from yet,
+// and waits for the first piece: a short one, for by it shows whether the store
+// copies from there. As many others as may be are under way meanwhile, so that
+// this costs no time. It returns how many bytes are seen to, which are none
+// where the store does not copy.
+func (w *writer) tryCopies(src objstore.Ref, off, n int64) (done int64, copies bool, err error) {
+	cuts := []int64{n}
+	if n >= 2*minPartSize {
+		cuts = append([]int64{minPartSize}, pieces(n-minPartSize, w.opts.SizeHint)...)
 	}
-	p, err := w.upload.copyPart(ctx, n, src, off, size)
-	if err != nil {
-		w.upload.next--
-		w.upload.parts = w.upload.parts[:n-1]
-		return err
+	first := w.upload.next
+	for i, size := range cuts {
+		if i > 0 && w.copying >= w.mostCopying() {
+			break
+		}
+		if err := w.copyPiece(src, off+done, size); err != nil {
+			return 0, false, err
+		}
+		done += size
 	}
-	w.upload.parts[n-1] = p
-	return nil
+	var trial partResult
+	var others []partResult // in flight until their results are taken
+	for trial.number == 0 {
+		switch r := <-w.results; {
+		case r.number == first:
+			trial = r
+		case r.number > first:
+			others = append(others, r)
+		default:
+			w.take(r)
+		}
+	}
+	if !isNotCopied(trial.err) {
+		for _, r := range append(others, trial) {
+			w.take(r)
+		}
+		return done, true, w.err
+	}
+	// The others end the same way. They are waited for and not cancelled: their
+	// numbers go to parts that are sent.
+	for len(others) < w.upload.next-first-1 {
+		if r := <-w.results; r.number > first {
+			others = append(others, r)
+		} else {
+			w.take(r)
+		}
+	}
+	w.copying -= len(others) + 1
+	w.upload.giveBack(first)
+	return 0, false, nil
 }
+
+// isNotCopied reports whether err says that the store does not copy from a
+// source. RGW says 400 where that is under a customer key.
+func isNotCopied(err error) bool {
+	return objstore.KindOf(err) == objstore.Unsupported || statusOf(err) == http.StatusBadRequest
+}
+
+// mostCopying is how many pieces are copied at a time. They cost this machine a
+// request each and the store its work, which many disks do best together: a
+// copy is about as fast as one stream of an upload and as one disk, so there are
+// more of them than of parts that are sent, which fill this machine's network.
+func (w *writer) mostCopying() int { return copiesPerPart * w.b.s.cfg.Concurrency }
 
 // copyPiece copies one piece in the background.
 func (w *writer) copyPiece(src objstore.Ref, off, size int64) error {
-	n, err := w.upload.reserve()
-	if err != nil {
-		return err
-	}
-	for w.inFlight >= w.b.s.cfg.Concurrency && w.err == nil {
+	for w.copying >= w.mostCopying() && w.err == nil {
 		w.take(<-w.results)
 	}
 	if w.err != nil {
 		return w.err
 	}
-	w.inFlight++
+	n, err := w.upload.reserve()
+	if err != nil {
+		return err
+	}
+	w.copying++
 	go func() {
 		p, err := w.upload.copyPart(w.ctx, n, src, off, size)
-		w.results <- partResult{number: n, part: p, err: err}
+		w.results <- partResult{number: n, part: p, copied: true, err: err}
 	}()
 	return nil
 }

@@ -29,7 +29,8 @@ type writer struct {
 	cur      *partBuffer
 	upload   *upload         // nil until the first part is full
 	results  chan partResult // nil as long as upload is
-	inFlight int
+	inFlight int             // parts being sent
+	copying  int             // parts being copied by the store
 	ended    bool
 	// kept tells that all parts are in the store and only the last step of
 	// Commit has failed.
@@ -137,7 +138,11 @@ func (w *writer) collect() {
 
 // take books one result.
 func (w *writer) take(r partResult) {
-	w.inFlight--
+	if r.copied {
+		w.copying--
+	} else {
+		w.inFlight--
+	}
 	if r.err != nil {
 		if w.err == nil {
 			w.err = r.err
@@ -185,7 +190,7 @@ func (w *writer) begin(checksums bool) error {
 		return err
 	}
 	w.upload = u
-	w.results = make(chan partResult, maxConcurrency)
+	w.results = make(chan partResult, (1+copiesPerPart)*maxConcurrency) // nobody waits to put one in
 	return nil
 }
 
@@ -199,7 +204,7 @@ func (w *writer) stop(err error) error {
 
 // drain waits for every part in flight.
 func (w *writer) drain() {
-	for w.inFlight > 0 {
+	for w.inFlight+w.copying > 0 {
 		w.take(<-w.results)
 	}
 }
@@ -247,11 +252,16 @@ func (w *writer) commit(ctx context.Context) (obj objstore.Object, said bool, er
 			return obj, false, err
 		}
 	}
+	// Where the file is made of the version that it replaces, one HEAD tells both.
+	_, looked := w.sources[objstore.Ref{Bucket: w.b.name, Key: w.key, ETag: w.opts.Cond.IfMatch}]
 	if err := w.Copied(ctx); err != nil {
 		return obj, false, err
 	}
 	// Servers exist that honour conditions on a PUT and not on Complete.
-	if err = w.b.checkCondition(ctx, w.op(), w.opts.Cond); err == nil {
+	if !looked {
+		err = w.b.checkCondition(ctx, w.op(), w.opts.Cond)
+	}
+	if err == nil {
 		obj, said, err = w.upload.complete(ctx, w.opts.Cond)
 	}
 	// An upload that is gone took its parts along. One whose caller has given

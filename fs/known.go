@@ -17,8 +17,9 @@ type knownNames struct {
 	ahead  readAhead
 
 	// whole is when the store had no other names than those of listed; zero
-	// while that is not known. See listWhole.
+	// while that is not known. took is for how long it was asked. See listWhole.
 	whole time.Time
+	took  time.Duration
 	// listing counts what makes a listing of the whole outdated altogether.
 	listing  int
 	underway bool // such a listing is under way
@@ -87,7 +88,9 @@ func (k *knownNames) isOutdated(name string, since uint64) bool {
 
 // didChange notes that an own change of name has ended.
 func (d *dir) didChange(name string) {
-	d.fsys.heads.forget(d.bucket.Name(), d.prefix()+name)
+	key := d.prefix() + name
+	d.fsys.heads.forget(d.bucket.Name(), key)
+	d.fsys.heads.forget(d.bucket.Name(), key+"/")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := &d.known
@@ -113,23 +116,31 @@ func (d *dir) unlist(name string) {
 }
 
 // doubtLocked makes the next look-up of name ask the store. It is noted only
-// while the name would be taken for absent otherwise.
+// while something would be believed of the name otherwise: that a file which was
+// made or removed is no directory stays true.
 func (d *dir) doubtLocked(name string) {
 	k := &d.known
+	was := k.listed[name]
 	delete(k.listed, name)
 	switch {
-	case !d.tellsAbsentLocked(time.Now()):
+	case !d.tellsWholeLocked(time.Now()):
+	case d.fsys.cfg.AbsentTTL == 0 && !was.isDir:
 	case len(k.listed) >= listedMax:
 		k.clear()
 	default:
-		k.listed[name] = listedName{pos: -1, doubtful: true}
+		k.doubt(name)
 	}
 }
 
-// tellsAbsentLocked reports whether a name that was not listed is believed to
-// be absent.
-func (d *dir) tellsAbsentLocked(now time.Time) bool {
-	return !d.known.whole.IsZero() && now.Sub(d.known.whole) < d.fsys.cfg.AbsentTTL
+// doubt notes that only the store knows what name is: a directory, perhaps.
+func (k *knownNames) doubt(nm string) {
+	k.listed[nm] = listedName{name: name{isDir: true}, pos: -1, doubtful: true}
+}
+
+// tellsWholeLocked reports whether a listing of the whole says something of the
+// names that it did not have.
+func (d *dir) tellsWholeLocked(now time.Time) bool {
+	return !d.known.whole.IsZero() && now.Sub(d.known.whole) < d.useful()
 }
 
 // useful is for how long a listing of the whole is.
@@ -193,10 +204,14 @@ func (d *dir) recall(nm string) (listedName, bool) {
 	return l, ok
 }
 
-// A look-up that nothing is remembered for costs two requests. Where many come,
-// as when a tree is read, one listing tells which names are files, which saves
-// one of them. That a name is absent is believed only where Config.AbsentTTL
-// says so: somebody else may have made it a moment ago.
+// A look-up that nothing is remembered for costs two requests: a HEAD for the
+// file, and a LIST for the directory, which may be there because keys lie below
+// it and for nothing else. Where many come, as when a tree is written or read, one
+// listing tells which names are files, which saves the LIST; and of all others
+// that no keys lie below them, so that what is left to ask for is what another
+// mount can have made a moment ago, a file or the marker of a directory: two
+// HEADs. A LIST costs more, with some servers as much as there are names in the
+// directory. That nothing is there is believed only where Config.AbsentTTL says so.
 const (
 	// manyLookups is how many in a second are worth one page of a listing.
 	manyLookups = 8
@@ -206,24 +221,55 @@ const (
 	// than its look-ups are worth, or that cannot be listed in time, unless they
 	// come twice as fast.
 	tooManyFor = 10 * time.Second
+	// listingShare is what part of the time is spent on listings at most: one
+	// in so much.
+	listingShare = 20
 )
 
-// lacks reports whether name was not there so short a time ago that this is
-// believed. It has the directory listed when that is worth it.
-func (d *dir) lacks(name string) bool {
+// belief is what is believed of a name that nothing is remembered for.
+type belief int
+
+const (
+	nothing  belief = iota
+	unmarked        // there is no directory of that name without a marker
+	absent
+)
+
+// believes returns what is believed of name. It has the directory listed when
+// that is worth it.
+func (d *dir) believes(name string) belief {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k, now, useful := &d.known, time.Now(), d.useful()
+	k, now := &d.known, time.Now()
 	n := k.lookups.add(now)
-	if _, told := k.listed[name]; !told && d.tellsAbsentLocked(now) {
-		return true
-	}
+	tells := d.tellsWholeLocked(now)
 	most := min(n/manyLookups*namesOfPage, listedMax)
-	if most > 0 && !k.underway && now.Sub(k.whole) >= useful && useful > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
+	if most > 0 && !k.underway && d.wantsListingLocked(now) && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
 		k.underway = true
 		d.fsys.background.Go(func() { d.listWhole(most) })
 	}
-	return false
+	l, told := k.listed[name]
+	switch {
+	case !tells || l.isDir:
+		return nothing
+	case d.fsys.cfg.AbsentTTL == 0:
+		return unmarked
+	case !told:
+		return absent
+	}
+	return nothing
+}
+
+// wantsListingLocked reports whether the last listing of the whole is old enough
+// for another. Where it says what is absent, that is when it is not believed any
+// more: a younger one says no more. Where it saves requests the next is there
+// before.
+func (d *dir) wantsListingLocked(now time.Time) bool {
+	age, useful := now.Sub(d.known.whole), d.useful()
+	if d.fsys.cfg.AbsentTTL == 0 {
+		return useful > 0 && age >= max(useful/2, listingShare*d.known.took)
+	}
+	return age >= useful
 }
 
 // listWhole remembers all names of d, unless they are more than most.
@@ -255,7 +301,7 @@ func (d *dir) listWhole(most int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := &d.known
-	k.underway = false
+	k.underway, k.took = false, time.Since(at)
 	if failed != nil || told >= most || time.Since(at) >= d.useful() {
 		k.tooMany, k.tooManyAt = most, time.Now()
 	}
@@ -284,7 +330,7 @@ func (d *dir) takeWholeLocked(all []name, since uint64, at time.Time) {
 	}
 	for name, change := range k.changed {
 		if change > since {
-			d.doubtLocked(name)
+			k.doubt(name)
 		}
 	}
 }

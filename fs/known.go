@@ -213,7 +213,8 @@ func (d *dir) recall(nm string) (listedName, bool) {
 // HEADs. A LIST costs more, with some servers as much as there are names in the
 // directory. That nothing is there is believed only where Config.AbsentTTL says so.
 const (
-	// manyLookups is how many in a second are worth one page of a listing.
+	// manyLookups is how many in a second are worth one page of a listing for
+	// every second that it is good for.
 	manyLookups = 8
 	// namesOfPage is how many names a store tells at once.
 	namesOfPage = 1000
@@ -221,9 +222,6 @@ const (
 	// than its look-ups are worth, or that cannot be listed in time, unless they
 	// come twice as fast.
 	tooManyFor = 10 * time.Second
-	// listingShare is what part of the time is spent on listings at most: one
-	// in so much.
-	listingShare = 20
 )
 
 // belief is what is believed of a name that nothing is remembered for.
@@ -242,15 +240,16 @@ func (d *dir) believes(name string) belief {
 	defer d.mu.Unlock()
 	k, now := &d.known, time.Now()
 	n := k.lookups.add(now)
-	tells := d.tellsWholeLocked(now)
-	most := min(n/manyLookups*namesOfPage, listedMax)
-	if most > 0 && !k.underway && d.wantsListingLocked(now) && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
-		k.underway = true
-		d.fsys.background.Go(func() { d.listWhole(most) })
+	if renewed := d.renewedAfterLocked(); !k.underway && renewed > 0 && now.Sub(k.whole) >= renewed {
+		most := min(n/manyLookups*max(1, int(renewed/time.Second))*namesOfPage, listedMax)
+		if most > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
+			k.underway = true
+			d.fsys.background.Go(func() { d.listWhole(most) })
+		}
 	}
 	l, told := k.listed[name]
 	switch {
-	case !tells || l.isDir:
+	case !d.tellsWholeLocked(now) || l.isDir:
 		return nothing
 	case d.fsys.cfg.AbsentTTL == 0:
 		return unmarked
@@ -260,16 +259,16 @@ func (d *dir) believes(name string) belief {
 	return nothing
 }
 
-// wantsListingLocked reports whether the last listing of the whole is old enough
-// for another. Where it says what is absent, that is when it is not believed any
-// more: a younger one says no more. Where it saves requests the next is there
-// before.
-func (d *dir) wantsListingLocked(now time.Time) bool {
-	age, useful := now.Sub(d.known.whole), d.useful()
-	if d.fsys.cfg.AbsentTTL == 0 {
-		return useful > 0 && age >= max(useful/2, listingShare*d.known.took)
+// renewedAfterLocked returns how old a listing of the whole becomes while look-ups
+// come, 0 for no listing at all. Where it tells what is absent that is as old as
+// it is believed. Where it saves a LIST for each look-up, the next is to be there
+// before, or they would all be sent meanwhile.
+func (d *dir) renewedAfterLocked() time.Duration {
+	useful := d.useful()
+	if d.fsys.cfg.AbsentTTL > 0 {
+		return useful
 	}
-	return age >= useful
+	return max(useful/2, useful-max(useful/10, 2*d.known.took))
 }
 
 // listWhole remembers all names of d, unless they are more than most.

@@ -15,6 +15,8 @@ import (
 type knownNames struct {
 	listed map[string]listedName
 	ahead  readAhead
+	// removed tells that a name was unlinked and none recalled since.
+	removed bool
 
 	// whole is when the store had no other names than those of listed; zero
 	// while that is not known. took is for how long it was asked. See listWhole.
@@ -48,6 +50,8 @@ type listedName struct {
 	// unasked tells that nobody has listed the directory: that the name is a
 	// file is believed, and no more of it.
 	unasked bool
+	// removing tells that this look-up is one of an unlink, probably.
+	removing bool
 }
 
 const (
@@ -106,6 +110,13 @@ func (d *dir) didChange(name string) {
 		k.changed = map[string]uint64{}
 	}
 	k.changed[name] = k.changes
+}
+
+// didUnlink notes that an unlink has ended: the next look-up may be of another.
+func (d *dir) didUnlink() {
+	d.mu.Lock()
+	d.known.removed = true
+	d.mu.Unlock()
 }
 
 // unlist forgets what a listing told of name, because it is known to be wrong.
@@ -188,15 +199,25 @@ func (d *dir) beginListing() {
 
 // recall returns a name as a listing told it not longer ago than names are
 // believed. When names are recalled in the order of the listing, which is how
-// ls -l stats them, the HEADs of those to come are sent ahead.
-func (d *dir) recall(nm string) (listedName, bool) {
+// ls -l stats them, the HEADs of those to come are sent ahead. Not so where each
+// is unlinked before the next is recalled, which is how rm -r goes along, by
+// somebody of whom the kernel needs no attributes for that.
+func (d *dir) recall(nm string, needsNone bool) (listedName, bool) {
 	d.mu.Lock()
-	l, ok := d.known.listed[nm]
+	k := &d.known
+	l, ok := k.listed[nm]
 	ok = ok && !l.doubtful && time.Since(l.at) < d.fsys.cfg.MetadataTTL
 	var next []objstore.Entry
 	if ok && l.pos >= 0 {
-		next = d.known.ahead.lookedUp(l.pos)
+		removing := k.removed && needsNone && !d.isStickyLocked()
+		l.removing = removing && isPlain(l.entry)
+		for _, e := range k.ahead.lookedUp(l.pos) {
+			if !removing || !isPlain(e) {
+				next = append(next, e)
+			}
+		}
 	}
+	k.removed = false
 	d.mu.Unlock()
 	for _, e := range next {
 		d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, e)

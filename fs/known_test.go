@@ -48,7 +48,7 @@ func TestWholeListing(t *testing.T) {
 	for nm, want := range map[string]struct{ known, absent bool }{
 		"a": {}, "b": {known: true}, "c": {}, "new": {}, "never": {absent: true},
 	} {
-		if _, ok := d.recall(nm); ok != want.known {
+		if _, ok := d.recall(nm, false); ok != want.known {
 			t.Errorf("%q is known: %v", nm, ok)
 		}
 		if got := d.believes(nm); got == absent != want.absent {
@@ -88,7 +88,7 @@ func TestListingIsWorthItsPages(t *testing.T) {
 		if d.believes("absent") != absent {
 			t.Error("what was not listed is not absent")
 		}
-		if _, ok := d.recall("f2499"); !ok {
+		if _, ok := d.recall("f2499", false); !ok {
 			t.Error("what was listed is not known")
 		}
 		time.Sleep(time.Second)
@@ -114,7 +114,7 @@ func TestAbsenceIsNotBelieved(t *testing.T) {
 		if len(b.limits) != 1 {
 			t.Errorf("listed %d times", len(b.limits))
 		}
-		if _, ok := d.recall("f0009"); !ok {
+		if _, ok := d.recall("f0009", false); !ok {
 			t.Error("what was listed is not known")
 		}
 	})
@@ -180,15 +180,15 @@ func TestOwnListingIsKept(t *testing.T) {
 				nm := fmt.Sprintf("f%04d", i)
 				d.remember(name{name: nm, entry: objstore.Entry{Key: nm}}, 0, time.Now())
 			}
-			d.recall("f0000")
+			d.recall("f0000", false)
 			d.unlist("f0050")
 			d.listWhole(1000)
 			for nm, unasked := range map[string]bool{"f0010": false, "f0050": true, "f0099": true} {
-				if l, ok := d.recall(nm); !ok || l.unasked != unasked {
+				if l, ok := d.recall(nm, false); !ok || l.unasked != unasked {
 					t.Errorf("%s: %q is known: %v, and listed by nobody: %v", attributes, nm, ok, l.unasked)
 				}
 			}
-			d.recall("f0011")
+			d.recall("f0011", false)
 			if synctest.Wait(); attributes == AttributesFull && b.heads.Load() != headsInFlight {
 				t.Errorf("%d HEADs were sent ahead", b.heads.Load())
 			}

@@ -47,7 +47,7 @@ func (d *dir) find(ctx context.Context, nm string) (finding, error) {
 }
 
 func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
-	if l, ok := d.recall(nm); ok {
+	if l, ok := d.recall(nm, d.fsys.passesAsOwner(ctx)); ok {
 		f, err := d.findListed(ctx, l, key)
 		if objstore.KindOf(err) != objstore.NotExist {
 			return f, err
@@ -105,6 +105,9 @@ func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding
 	}
 	if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok && !l.unasked {
 		return finding{obj: o, hasObj: true, complete: true, at: l.at}, nil
+	}
+	if l.removing {
+		return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
 	}
 	o, err := d.fsys.heads.ask(ctx, d.bucket, key)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -443,17 +444,116 @@ func TestAbsentNamesAreBelieved(t *testing.T) {
 	want(t, m.path("bucket", "d", "theirs"), "theirs")
 }
 
-// TestOthersNewFilesAreThere at once, in a directory in which many names are
-// looked up.
+// TestOthersNewFilesAreThere at once, and what they make of directories and
+// links, in a directory in which this mount makes thousands of files; and so is
+// what it does itself.
 func TestOthersNewFilesAreThere(t *testing.T) {
-	m, _ := bucketMount(t)
+	m, s := bucketMount(t)
+	must(t, os.Mkdir(m.path("bucket", "d"), 0o755))
+	b := mountStore(t, s.Env())
+	here := func(nm ...string) string { return m.path(append([]string{"bucket", "d"}, nm...)...) }
+	there := func(nm ...string) string { return b.path(append([]string{"bucket", "d"}, nm...)...) }
+	other := client(t, s.Env())
+	for i := range 8 {
+		other.put(t, "bucket", fmt.Sprintf("d/implicit%d/f", i), "theirs") // before the first listing
+	}
+	s.ResetRequests()
+	var made atomic.Int32
+	done := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 20_000 {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := os.WriteFile(here(fmt.Sprint("own", i)), []byte("own"), 0o644); err != nil {
+				t.Error(err)
+				return
+			}
+			made.Add(1)
+		}
+	}()
+	for made.Load() < 300 { // it is a burst by now
+		time.Sleep(time.Millisecond)
+	}
+	s.ResetRequests()
+	before := made.Load()
+	for i := range 8 {
+		f, d, l, r, mine := fmt.Sprint("file", i), fmt.Sprint("dir", i), fmt.Sprint("link", i), fmt.Sprint("renamed", i), fmt.Sprint("mine", i)
+		implicit, moved := fmt.Sprint("implicit", i), fmt.Sprint("moved", i)
+		for _, nm := range []string{f, d, l, r, mine, moved} {
+			absent(t, here(nm))
+		}
+		write(t, there(f), "theirs")
+		want(t, here(f), "theirs")
+		must(t, os.Mkdir(there(d), 0o755))
+		if st, err := os.Stat(here(d)); err != nil || !st.IsDir() {
+			t.Errorf("a directory of the other mount: %v", err)
+		}
+		must(t, os.Symlink(f, there(l)))
+		want(t, here(l), "theirs")
+		must(t, os.Rename(there(d), there(r)))
+		if _, err := os.Stat(here(r)); err != nil {
+			t.Errorf("a directory that the other mount renamed: %v", err)
+		}
+		must(t, os.Rename(there(implicit), there(moved)))
+		want(t, here(moved, "f"), "theirs")
+		must(t, os.Mkdir(here(mine), 0o755))
+		write(t, here(mine, "f"), "own")
+		must(t, os.Rename(here(mine), here(mine+"b")))
+		absent(t, here(mine))
+		want(t, here(mine+"b", "f"), "own")
+		must(t, os.Remove(here(mine+"b", "f")))
+		must(t, os.Remove(here(mine+"b")))
+		absent(t, here(mine+"b"))
+		write(t, here(mine+"b"), "a file by now")
+		want(t, here(mine+"b"), "a file by now")
+	}
+	files := int(made.Load() - before)
+	markers := 0
+	for _, r := range s.Requests() {
+		if r.Verb == "HeadObject" && strings.HasPrefix(r.Key, "d/own") && strings.HasSuffix(r.Key, "/") {
+			markers++
+		}
+	}
+	close(stop)
+	<-done
+	if files < 20 || markers < files*9/10 {
+		t.Errorf("%d files meanwhile, and %d markers asked for: this was no burst", files, markers)
+	}
+}
+
+// TestUnmarkedDirectoriesOfOthers, which come to be because a key is stored below
+// their name, are there after metadata-ttl at the latest, however many names are
+// looked up beside them, and at once where few are.
+func TestUnmarkedDirectoriesOfOthers(t *testing.T) {
+	m, _ := bucketMount(t, "--metadata-ttl", "2s")
 	other := client(t, m.env)
-	for i := range 300 {
-		f, d := fmt.Sprint("file", i), fmt.Sprint("dir", i)
-		absent(t, m.path("bucket", f))
-		other.put(t, "bucket", f, "theirs")
-		want(t, m.path("bucket", f), "theirs")
+	absent(t, m.path("bucket", "few"))
+	other.put(t, "bucket", "few/f", "theirs")
+	want(t, m.path("bucket", "few", "f"), "theirs")
+	ask := func() {
+		for i := range 50 {
+			absent(t, m.path("bucket", fmt.Sprint("none", i)))
+		}
+	}
+	ask()
+	for i := range 3 {
+		d := fmt.Sprint("dir", i)
+		stored := time.Now()
 		other.put(t, "bucket", d+"/f", "theirs")
+		for {
+			if _, err := os.Stat(m.path("bucket", d)); err == nil {
+				break
+			}
+			if time.Since(stored) > 2*time.Second+500*time.Millisecond {
+				t.Fatalf("not there after %v", time.Since(stored))
+			}
+			ask()
+		}
 		want(t, m.path("bucket", d, "f"), "theirs")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -32,6 +33,70 @@ func TestUnlink(t *testing.T) {
 		t.Error("the object was not deleted")
 	}
 	wantErrno(t, "unlink of what is absent", syscall.Unlink(m.path("bucket", "f")), syscall.ENOENT)
+}
+
+// TestRemovalAsksForNoAttributes of files that no metadata could make anything
+// else.
+func TestRemovalAsksForNoAttributes(t *testing.T) {
+	m, s := bucketMount(t)
+	other := client(t, m.env)
+	const files = 300
+	for i := range files {
+		other.put(t, "bucket", fmt.Sprint("dir/", i), strings.Repeat("x", 4096))
+	}
+	s.ResetRequests()
+	must(t, os.RemoveAll(m.path("bucket", "dir")))
+	if n := count(s, "DeleteObject", ""); n < files {
+		t.Errorf("%d requests to delete %d files", n, files)
+	}
+	if n := count(s, "HeadObject", ""); n > 5 {
+		t.Errorf("%d HEADs to delete %d files", n, files)
+	}
+	absent(t, m.path("bucket", "dir"))
+}
+
+// TestAttributesAfterUnlink: a file that is looked up where the last one was
+// unlinked is what it is, whatever is done to it.
+func TestAttributesAfterUnlink(t *testing.T) {
+	needRoot(t, "files of others are changed")
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	data := strings.Repeat("x", 5000)
+	uses := map[string]func(p string) error{
+		"stat":     func(string) error { return nil },
+		"chmod":    func(p string) error { return os.Chmod(p, 0o640) },
+		"chown":    func(p string) error { return os.Chown(p, 5, 7) },
+		"utimes":   func(p string) error { return os.Chtimes(p, time.Unix(1e9, 0), time.Unix(1e9, 0)) },
+		"truncate": func(p string) error { return os.Truncate(p, 5000) },
+		"open":     func(p string) error { want(t, p, data); return nil },
+		"append":   func(p string) error { return change(p, os.O_WRONLY|os.O_APPEND, 0, -1) },
+		"rename":   func(p string) error { return errors.Join(os.Rename(p, p+"2"), os.Rename(p+"2", p)) },
+		"getxattr": func(p string) error {
+			_, err := unix.Getxattr(p, "user.s3.etag", make([]byte, 100))
+			return err
+		},
+		"setxattr": func(p string) error { return unix.Setxattr(p, "user.own", []byte("x"), 0) },
+	}
+	for use := range uses {
+		other.put(t, "bucket", "d/"+use+"-before", data)
+		other.putWith(t, "bucket", "d/"+use, data, "text/plain", map[string]string{"mode": "33184", "uid": "5", "gid": "7"})
+	}
+	list(t, m.path("bucket", "d"))
+	for use, do := range uses {
+		p := m.path("bucket", "d", use)
+		must(t, os.Remove(p+"-before"))
+		if err := do(p); err != nil {
+			t.Errorf("%s: %v", use, err)
+		}
+		var st unix.Stat_t
+		must(t, unix.Lstat(p, &st))
+		if st.Mode != syscall.S_IFREG|0o640 || st.Uid != 5 || st.Gid != 7 || st.Size != 5000 {
+			t.Errorf("after %s: mode %o, owner %d:%d, %d bytes", use, st.Mode, st.Uid, st.Gid, st.Size)
+		}
+		if o := other.stat(t, "bucket", "d/"+use); o.ContentType != "text/plain" {
+			t.Errorf("after %s its type is %q", use, o.ContentType)
+		}
+	}
 }
 
 // TestUnlinkBatched: few requests, and nobody who asks finds what is gone.
@@ -232,6 +297,16 @@ func TestRenameWhileWriting(t *testing.T) {
 	must(t, f.Close())
 	want(t, m.path("bucket", "g"), "before after")
 	absent(t, m.path("bucket", "f"))
+}
+
+func TestRenameDirectoryMarksIt(t *testing.T) {
+	m, _ := bucketMount(t)
+	other := client(t, m.env)
+	other.put(t, "bucket", "implicit/f", "data")
+	must(t, os.Rename(m.path("bucket", "implicit"), m.path("bucket", "b")))
+	if got, want := other.keys(t, "bucket"), map[string]int64{"b/": 0, "b/f": 4}; !maps.Equal(got, want) {
+		t.Errorf("the bucket has %v, want %v", got, want)
+	}
 }
 
 func TestRenameDirectory(t *testing.T) {

@@ -245,3 +245,25 @@ func FuzzMode(f *testing.F) {
 		}
 	})
 }
+
+func TestKindOfObject(t *testing.T) {
+	for _, c := range []struct {
+		mode uint32
+		size int64
+		want uint32
+	}{
+		{syscall.S_IFLNK, 4095, syscall.S_IFLNK}, {syscall.S_IFLNK, 4096, syscall.S_IFREG},
+		{syscall.S_IFIFO, 0, syscall.S_IFIFO}, {syscall.S_IFIFO, 1, syscall.S_IFREG}, {syscall.S_IFCHR, 1, syscall.S_IFREG},
+		{syscall.S_IFDIR, 0, syscall.S_IFREG}, {0, 0, syscall.S_IFREG},
+	} {
+		if got := (attributes{mode: c.mode, hasMode: true}).kind(c.size); got != c.want {
+			t.Errorf("mode %o and %d bytes make %o, want %o", c.mode, c.size, got, c.want)
+		}
+		if e := (objstore.Entry{SizeKnown: true, Size: c.size}); isPlain(e) && c.want != syscall.S_IFREG {
+			t.Errorf("%d bytes are a file for sure, and %o", c.size, c.want)
+		}
+	}
+	if isPlain(objstore.Entry{Size: 4096}) {
+		t.Error("a size that is not known tells something")
+	}
+}

@@ -142,7 +142,7 @@ func (h *dirHandle) mode(n name) uint32 {
 		return syscall.S_IFDIR
 	}
 	fsys := h.dir.fsys
-	if !fsys.full() || n.entry.Key == "" || n.entry.StoredSize > symlinkMax {
+	if !fsys.full() || n.entry.Key == "" || isPlain(n.entry) {
 		return syscall.S_IFREG
 	}
 	if o, ok := fsys.heads.recall(h.dir.bucket.Name(), n.entry); ok {

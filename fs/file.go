@@ -252,9 +252,30 @@ func (n *file) needComplete(ctx context.Context) error {
 	return err
 }
 
-// fillEntry answers a lookup.
+// fillEntry answers a lookup. Where the attributes are not known, the kernel asks
+// for them before it tells anybody, and for the name before it is used again: what
+// is known is enough for an unlink.
 func (n *file) fillEntry(out *fuse.EntryOut) {
-	n.fsys.entryTimeouts(out, n.fillAttr(&out.Attr))
+	ttl := n.fillAttr(&out.Attr)
+	n.fsys.entryTimeouts(out, ttl)
+	if n.isProvisional() {
+		out.SetEntryTimeout(0)
+		out.SetAttrTimeout(0)
+	}
+}
+
+// passesAsOwner reports whether the caller of ctx passes the kernel's checks on a
+// file whose owner is not known yet: then it is us who are asked.
+func (f *filesystem) passesAsOwner(ctx context.Context) bool {
+	caller, ok := fuse.FromContext(ctx)
+	return ok && (caller.Uid == 0 || caller.Uid == f.cfg.UID && !f.cfg.AllowOther)
+}
+
+// isProvisional reports whether the attributes are not known.
+func (n *file) isProvisional() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.fsys.full() && n.inStore && !n.complete
 }
 
 // fillAttr fills in what is known and returns for how long it holds.
@@ -314,6 +335,17 @@ func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAt
 			return toErrno(err)
 		}
 		h.wrote.Store(true)
+	}
+	if n.isProvisional() {
+		// The kernel has checked an owner that is not known. It looks the path up
+		// again.
+		q, end := question(ctx)
+		defer end()
+		err := n.needComplete(q)
+		if err == nil {
+			err = errStale
+		}
+		return n.fsys.errno("setattr", n.path(), err)
 	}
 	h, _ := fh.(*handle)
 	if err := n.setattr(ctx, in, h); err != nil {

@@ -15,10 +15,13 @@ import (
 type knownNames struct {
 	listed map[string]listedName
 	ahead  readAhead
+	// removed tells that a name was unlinked and none recalled since.
+	removed bool
 
 	// whole is when the store had no other names than those of listed; zero
-	// while that is not known. See listWhole.
+	// while that is not known. took is for how long it was asked. See listWhole.
 	whole time.Time
+	took  time.Duration
 	// listing counts what makes a listing of the whole outdated altogether.
 	listing  int
 	underway bool // such a listing is under way
@@ -47,6 +50,8 @@ type listedName struct {
 	// unasked tells that nobody has listed the directory: that the name is a
 	// file is believed, and no more of it.
 	unasked bool
+	// removing tells that this look-up is one of an unlink, probably.
+	removing bool
 }
 
 const (
@@ -87,7 +92,9 @@ func (k *knownNames) isOutdated(name string, since uint64) bool {
 
 // didChange notes that an own change of name has ended.
 func (d *dir) didChange(name string) {
-	d.fsys.heads.forget(d.bucket.Name(), d.prefix()+name)
+	key := d.prefix() + name
+	d.fsys.heads.forget(d.bucket.Name(), key)
+	d.fsys.heads.forget(d.bucket.Name(), key+"/")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := &d.known
@@ -105,6 +112,13 @@ func (d *dir) didChange(name string) {
 	k.changed[name] = k.changes
 }
 
+// didUnlink notes that an unlink has ended: the next look-up may be of another.
+func (d *dir) didUnlink() {
+	d.mu.Lock()
+	d.known.removed = true
+	d.mu.Unlock()
+}
+
 // unlist forgets what a listing told of name, because it is known to be wrong.
 func (d *dir) unlist(name string) {
 	d.mu.Lock()
@@ -113,23 +127,31 @@ func (d *dir) unlist(name string) {
 }
 
 // doubtLocked makes the next look-up of name ask the store. It is noted only
-// while the name would be taken for absent otherwise.
+// while something would be believed of the name otherwise: that a file which was
+// made or removed is no directory stays true.
 func (d *dir) doubtLocked(name string) {
 	k := &d.known
+	was := k.listed[name]
 	delete(k.listed, name)
 	switch {
-	case !d.tellsAbsentLocked(time.Now()):
+	case !d.tellsWholeLocked(time.Now()):
+	case d.fsys.cfg.AbsentTTL == 0 && !was.isDir:
 	case len(k.listed) >= listedMax:
 		k.clear()
 	default:
-		k.listed[name] = listedName{pos: -1, doubtful: true}
+		k.doubt(name)
 	}
 }
 
-// tellsAbsentLocked reports whether a name that was not listed is believed to
-// be absent.
-func (d *dir) tellsAbsentLocked(now time.Time) bool {
-	return !d.known.whole.IsZero() && now.Sub(d.known.whole) < d.fsys.cfg.AbsentTTL
+// doubt notes that only the store knows what name is: a directory, perhaps.
+func (k *knownNames) doubt(nm string) {
+	k.listed[nm] = listedName{name: name{isDir: true}, pos: -1, doubtful: true}
+}
+
+// tellsWholeLocked reports whether a listing of the whole says something of the
+// names that it did not have.
+func (d *dir) tellsWholeLocked(now time.Time) bool {
+	return !d.known.whole.IsZero() && now.Sub(d.known.whole) < d.useful()
 }
 
 // useful is for how long a listing of the whole is.
@@ -177,15 +199,25 @@ func (d *dir) beginListing() {
 
 // recall returns a name as a listing told it not longer ago than names are
 // believed. When names are recalled in the order of the listing, which is how
-// ls -l stats them, the HEADs of those to come are sent ahead.
-func (d *dir) recall(nm string) (listedName, bool) {
+// ls -l stats them, the HEADs of those to come are sent ahead. Not so where each
+// is unlinked before the next is recalled, which is how rm -r goes along, by
+// somebody of whom the kernel needs no attributes for that.
+func (d *dir) recall(nm string, needsNone bool) (listedName, bool) {
 	d.mu.Lock()
-	l, ok := d.known.listed[nm]
+	k := &d.known
+	l, ok := k.listed[nm]
 	ok = ok && !l.doubtful && time.Since(l.at) < d.fsys.cfg.MetadataTTL
 	var next []objstore.Entry
 	if ok && l.pos >= 0 {
-		next = d.known.ahead.lookedUp(l.pos)
+		removing := k.removed && needsNone && !d.isStickyLocked()
+		l.removing = removing && isPlain(l.entry)
+		for _, e := range k.ahead.lookedUp(l.pos) {
+			if !removing || !isPlain(e) {
+				next = append(next, e)
+			}
+		}
 	}
+	k.removed = false
 	d.mu.Unlock()
 	for _, e := range next {
 		d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, e)
@@ -193,12 +225,17 @@ func (d *dir) recall(nm string) (listedName, bool) {
 	return l, ok
 }
 
-// A look-up that nothing is remembered for costs two requests. Where many come,
-// as when a tree is read, one listing tells which names are files, which saves
-// one of them. That a name is absent is believed only where Config.AbsentTTL
-// says so: somebody else may have made it a moment ago.
+// A look-up that nothing is remembered for costs two requests: a HEAD for the
+// file, and a LIST for the directory, which may be there because keys lie below
+// it and for nothing else. Where many come, as when a tree is written or read, one
+// listing tells which names are files, which saves the LIST; and of all others
+// that no keys lie below them, so that what is left to ask for is what another
+// mount can have made a moment ago, a file or the marker of a directory: two
+// HEADs. A LIST costs more, with some servers as much as there are names in the
+// directory. That nothing is there is believed only where Config.AbsentTTL says so.
 const (
-	// manyLookups is how many in a second are worth one page of a listing.
+	// manyLookups is how many in a second are worth one page of a listing for
+	// every second that it is good for.
 	manyLookups = 8
 	// namesOfPage is how many names a store tells at once.
 	namesOfPage = 1000
@@ -208,22 +245,51 @@ const (
 	tooManyFor = 10 * time.Second
 )
 
-// lacks reports whether name was not there so short a time ago that this is
-// believed. It has the directory listed when that is worth it.
-func (d *dir) lacks(name string) bool {
+// belief is what is believed of a name that nothing is remembered for.
+type belief int
+
+const (
+	nothing  belief = iota
+	unmarked        // there is no directory of that name without a marker
+	absent
+)
+
+// believes returns what is believed of name. It has the directory listed when
+// that is worth it.
+func (d *dir) believes(name string) belief {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k, now, useful := &d.known, time.Now(), d.useful()
+	k, now := &d.known, time.Now()
 	n := k.lookups.add(now)
-	if _, told := k.listed[name]; !told && d.tellsAbsentLocked(now) {
-		return true
+	if renewed := d.renewedAfterLocked(); !k.underway && renewed > 0 && now.Sub(k.whole) >= renewed {
+		most := min(n/manyLookups*max(1, int(renewed/time.Second))*namesOfPage, listedMax)
+		if most > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
+			k.underway = true
+			d.fsys.background.Go(func() { d.listWhole(most) })
+		}
 	}
-	most := min(n/manyLookups*namesOfPage, listedMax)
-	if most > 0 && !k.underway && now.Sub(k.whole) >= useful && useful > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
-		k.underway = true
-		d.fsys.background.Go(func() { d.listWhole(most) })
+	l, told := k.listed[name]
+	switch {
+	case !d.tellsWholeLocked(now) || l.isDir:
+		return nothing
+	case d.fsys.cfg.AbsentTTL == 0:
+		return unmarked
+	case !told:
+		return absent
 	}
-	return false
+	return nothing
+}
+
+// renewedAfterLocked returns how old a listing of the whole becomes while look-ups
+// come, 0 for no listing at all. Where it tells what is absent that is as old as
+// it is believed. Where it saves a LIST for each look-up, the next is to be there
+// before, or they would all be sent meanwhile.
+func (d *dir) renewedAfterLocked() time.Duration {
+	useful := d.useful()
+	if d.fsys.cfg.AbsentTTL > 0 {
+		return useful
+	}
+	return max(useful/2, useful-max(useful/10, 2*d.known.took))
 }
 
 // listWhole remembers all names of d, unless they are more than most.
@@ -255,7 +321,7 @@ func (d *dir) listWhole(most int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := &d.known
-	k.underway = false
+	k.underway, k.took = false, time.Since(at)
 	if failed != nil || told >= most || time.Since(at) >= d.useful() {
 		k.tooMany, k.tooManyAt = most, time.Now()
 	}
@@ -284,7 +350,7 @@ func (d *dir) takeWholeLocked(all []name, since uint64, at time.Time) {
 	}
 	for name, change := range k.changed {
 		if change > since {
-			d.doubtLocked(name)
+			k.doubt(name)
 		}
 	}
 }

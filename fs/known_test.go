@@ -4,6 +4,11 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -43,19 +48,19 @@ func TestWholeListing(t *testing.T) {
 	for nm, want := range map[string]struct{ known, absent bool }{
 		"a": {}, "b": {known: true}, "c": {}, "new": {}, "never": {absent: true},
 	} {
-		if _, ok := d.recall(nm); ok != want.known {
+		if _, ok := d.recall(nm, false); ok != want.known {
 			t.Errorf("%q is known: %v", nm, ok)
 		}
-		if got := d.lacks(nm); got != want.absent {
+		if got := d.believes(nm); got == absent != want.absent {
 			t.Errorf("%q is absent: %v", nm, got)
 		}
 	}
 	d.known.whole = time.Now().Add(-2 * time.Second)
-	if d.lacks("never") {
+	if d.believes("never") != nothing {
 		t.Error("an old listing says what is absent")
 	}
 	d.known.whole = time.Now()
-	if d.beginListing(); d.lacks("never") {
+	if d.beginListing(); d.believes("never") != nothing {
 		t.Error("a listing that begins knows what is absent")
 	}
 }
@@ -68,7 +73,7 @@ func TestListingIsWorthItsPages(t *testing.T) {
 		d := knownDir(t, b, Config{MetadataTTL: time.Hour, AbsentTTL: time.Second})
 		lookUp := func(n int) {
 			for range n {
-				d.lacks("absent")
+				d.believes("absent")
 				synctest.Wait()
 			}
 		}
@@ -80,14 +85,14 @@ func TestListingIsWorthItsPages(t *testing.T) {
 				t.Fatalf("after %d more look-ups: listed %v, want %v", step.more, b.limits, step.want)
 			}
 		}
-		if !d.lacks("absent") {
+		if d.believes("absent") != absent {
 			t.Error("what was not listed is not absent")
 		}
-		if _, ok := d.recall("f2499"); !ok {
+		if _, ok := d.recall("f2499", false); !ok {
 			t.Error("what was listed is not known")
 		}
 		time.Sleep(time.Second)
-		if d.lacks("absent") {
+		if d.believes("absent") != nothing {
 			t.Error("a listing is believed for longer than it is told to be")
 		}
 	})
@@ -100,7 +105,7 @@ func TestAbsenceIsNotBelieved(t *testing.T) {
 		b := &longBucket{names: 10}
 		d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second})
 		for range 100 {
-			if d.lacks("absent") {
+			if d.believes("absent") == absent {
 				t.Fatal("a name is believed to be absent")
 			}
 			synctest.Wait()
@@ -109,7 +114,7 @@ func TestAbsenceIsNotBelieved(t *testing.T) {
 		if len(b.limits) != 1 {
 			t.Errorf("listed %d times", len(b.limits))
 		}
-		if _, ok := d.recall("f0009"); !ok {
+		if _, ok := d.recall("f0009", false); !ok {
 			t.Error("what was listed is not known")
 		}
 	})
@@ -125,7 +130,7 @@ func TestDoubtsEndWithTheListing(t *testing.T) {
 		if n := len(d.known.listed); n > listedMax {
 			t.Fatalf("%d names are doubted", n)
 		}
-		if i == 0 && d.lacks("0") {
+		if i == 0 && d.believes("0") != nothing {
 			t.Fatal("a name is absent that was made")
 		}
 	}
@@ -146,7 +151,7 @@ func TestListingThatDoesNotCome(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := knownDir(t, b, Config{MetadataTTL: time.Hour, AbsentTTL: time.Second})
 			for range 100 { // in 9 seconds
-				d.lacks("absent")
+				d.believes("absent")
 				time.Sleep(90 * time.Millisecond)
 			}
 			if len(b.limits) != 1 {
@@ -154,7 +159,7 @@ func TestListingThatDoesNotCome(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			for range 10 {
-				d.lacks("absent")
+				d.believes("absent")
 			}
 			if synctest.Wait(); len(b.limits) != 2 {
 				t.Errorf("%s: listed %d times after a while", name, len(b.limits))
@@ -175,15 +180,15 @@ func TestOwnListingIsKept(t *testing.T) {
 				nm := fmt.Sprintf("f%04d", i)
 				d.remember(name{name: nm, entry: objstore.Entry{Key: nm}}, 0, time.Now())
 			}
-			d.recall("f0000")
+			d.recall("f0000", false)
 			d.unlist("f0050")
 			d.listWhole(1000)
 			for nm, unasked := range map[string]bool{"f0010": false, "f0050": true, "f0099": true} {
-				if l, ok := d.recall(nm); !ok || l.unasked != unasked {
+				if l, ok := d.recall(nm, false); !ok || l.unasked != unasked {
 					t.Errorf("%s: %q is known: %v, and listed by nobody: %v", attributes, nm, ok, l.unasked)
 				}
 			}
-			d.recall("f0011")
+			d.recall("f0011", false)
 			if synctest.Wait(); attributes == AttributesFull && b.heads.Load() != headsInFlight {
 				t.Errorf("%d HEADs were sent ahead", b.heads.Load())
 			}
@@ -202,7 +207,7 @@ func TestCloseWaitsForNothingAhead(t *testing.T) {
 		fsys := newFilesystem(Config{MetadataTTL: 10 * time.Second})
 		d := &dir{fsys: fsys, bucket: b}
 		for range manyLookups {
-			d.lacks("absent")
+			d.believes("absent")
 		}
 		fsys.heads.askAhead(fsys.ahead, &fsys.background, b, objstore.Entry{Key: "f0000"})
 		synctest.Wait()
@@ -268,3 +273,163 @@ func (b *longBucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objst
 type namedBucket struct{ objstore.Bucket }
 
 func (namedBucket) Name() string { return "bucket" }
+
+// TestBurstOfLookups: in a directory of which many names are asked for, a name
+// that is not there costs two HEADs; what another mount made is found at once,
+// and what lies below no marker when the listing is not believed any more.
+func TestBurstOfLookups(t *testing.T) {
+	for _, attributes := range []Attributes{AttributesFull, AttributesList} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &keysBucket{keys: map[string]bool{"implicit/f": true, "marked/": true, "file": true}}
+			d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second, Attributes: attributes, Logger: slog.New(slog.DiscardHandler)})
+			find := func(nm, want string) {
+				t.Helper()
+				f, err := d.find(t.Context(), nm)
+				got := "file"
+				if f.isDir {
+					got = "directory"
+				}
+				if objstore.KindOf(err) == objstore.NotExist {
+					got = "nothing"
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				if got != want {
+					t.Errorf("%s: %q is %s, want %s", attributes, nm, got, want)
+				}
+			}
+			for range manyLookups {
+				find("none", "nothing")
+			}
+			synctest.Wait()
+			if got := b.asked(); got != "8 HEAD none, 1 LIST , 8 LIST none/" {
+				t.Errorf("before the listing: %s", got)
+			}
+			for i := range 100 {
+				find(fmt.Sprint("none", i%2), "nothing")
+			}
+			if got := b.asked(); got != "50 HEAD none0, 50 HEAD none0/, 50 HEAD none1, 50 HEAD none1/" {
+				t.Errorf("after it: %s", got)
+			}
+			for _, nm := range []string{"implicit", "marked"} {
+				find(nm, "directory")
+			}
+			find("file", "file")
+			b.put("theirs", "made/", "both", "both/", "late/f")
+			b.asked()
+			find("theirs", "file")
+			find("made", "directory")
+			if got := b.asked(); got != "1 HEAD made, 1 HEAD made/, 1 HEAD theirs, 1 HEAD theirs/" {
+				t.Errorf("what others made: %s", got)
+			}
+			find("both", "directory")
+			find("late", "nothing")
+			b.put("none0/f")
+			d.didChange("none0")
+			find("none0", "nothing")
+			time.Sleep(10 * time.Second)
+			find("late", "directory")
+		})
+	}
+}
+
+// TestListingIsRenewedBeforeItEnds, as long as that takes less than half of the
+// time for which it is believed.
+func TestListingIsRenewedBeforeItEnds(t *testing.T) {
+	for takes, want := range map[time.Duration]int{0: 7, 100 * time.Millisecond: 7, time.Second: 8, 2 * time.Second: 10, 4 * time.Second: 12} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &longBucket{names: 10, takes: takes}
+			d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second})
+			for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
+				got := d.believes("absent")
+				if at := time.Since(start); at > 5*time.Second && got != unmarked {
+					t.Fatalf("with listings of %v nothing is believed after %v", takes, at)
+				}
+			}
+			if n := len(b.limits); n < want-1 || n > want+1 {
+				t.Errorf("%d listings of %v in a minute, want about %d", n, takes, want)
+			}
+			time.Sleep(5 * time.Second) // the end of the last
+		})
+	}
+}
+
+// TestDirectoryOfDoubtfulListing: a directory that a listing told of may be
+// there still, after an own change of that name, because of what lies below.
+func TestDirectoryOfDoubtfulListing(t *testing.T) {
+	d := knownDir(t, namedBucket{}, Config{MetadataTTL: time.Hour})
+	since := d.ask()
+	d.didChange("meanwhile")
+	d.takeWholeLocked([]name{{name: "d", isDir: true}, {name: "f"}}, since, time.Now())
+	d.answered()
+	for range 2 {
+		d.didChange("d")
+		d.didChange("f")
+	}
+	for nm, want := range map[string]belief{"d": nothing, "meanwhile": nothing, "f": unmarked, "none": unmarked} {
+		if got := d.believes(nm); got != want {
+			t.Errorf("of %q is believed: %v, want %v", nm, got, want)
+		}
+	}
+}
+
+// keysBucket has keys, and notes what it is asked.
+type keysBucket struct {
+	namedBucket
+	mu       sync.Mutex
+	keys     map[string]bool
+	requests []string
+}
+
+func (b *keysBucket) put(keys ...string) {
+	for _, k := range keys {
+		b.keys[k] = true
+	}
+}
+
+// asked counts the requests since it was called last.
+func (b *keysBucket) asked() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slices.Sort(b.requests)
+	var parts []string
+	for len(b.requests) > 0 {
+		n := len(b.requests)
+		first := b.requests[0]
+		b.requests = slices.DeleteFunc(b.requests, func(r string) bool { return r == first })
+		parts = append(parts, fmt.Sprint(n-len(b.requests), " ", first))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (b *keysBucket) note(request string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.requests = append(b.requests, request)
+}
+
+func (b *keysBucket) Head(_ context.Context, r objstore.Ref) (objstore.Object, error) {
+	b.note("HEAD " + r.Key)
+	if !b.keys[r.Key] {
+		return objstore.Object{}, objstore.NotExist
+	}
+	return objstore.Object{Entry: objstore.Entry{Key: r.Key}}, nil
+}
+
+func (b *keysBucket) List(_ context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
+	b.note("LIST " + q.Prefix)
+	return func(yield func(objstore.Entry, error) bool) {
+		told := ""
+		for _, k := range slices.Sorted(maps.Keys(b.keys)) {
+			rest, ok := strings.CutPrefix(k, q.Prefix)
+			e := objstore.Entry{Key: k}
+			if dir, _, below := strings.Cut(rest, "/"); below && q.Delimiter == "/" {
+				e = objstore.Entry{Key: q.Prefix + dir + "/", IsPrefix: true}
+			}
+			if ok && e.Key != told && !yield(e, nil) {
+				return
+			}
+			told = e.Key
+		}
+	}
+}

@@ -47,15 +47,24 @@ func (d *dir) find(ctx context.Context, nm string) (finding, error) {
 }
 
 func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
-	if l, ok := d.recall(nm); ok {
+	if l, ok := d.recall(nm, d.fsys.passesAsOwner(ctx)); ok {
 		f, err := d.findListed(ctx, l, key)
 		if objstore.KindOf(err) != objstore.NotExist {
 			return f, err
 		}
 		// gone since the listing: ask in full
 	}
-	if !utf8.ValidString(key) || d.lacks(nm) {
+	if !utf8.ValidString(key) {
 		return finding{}, objstore.NotExist // keys are UTF-8: who asks for another is told off
+	}
+	findDir := d.findDir
+	switch d.believes(nm) {
+	case absent:
+		return finding{}, objstore.NotExist
+	case unmarked:
+		if ch := d.live(nm); ch == nil || !ch.IsDir() { // what is known to be a directory may have lost its marker
+			findDir = d.findMarked
+		}
 	}
 	var (
 		g         errgroup.Group
@@ -64,9 +73,12 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 		dirErr    error
 		objectErr error
 	)
-	g.Go(func() error { asDir, dirErr = d.findDir(ctx, key); return nil })
+	g.Go(func() error { asDir, dirErr = findDir(ctx, key); return nil })
 	g.Go(func() error { asFile, objectErr = d.fsys.heads.ask(ctx, d.bucket, key); return nil })
 	_ = g.Wait()
+	if dirErr == nil && objectErr == nil {
+		asDir, dirErr = d.findDir(ctx, key) // there are servers to which "x/" is "x"
+	}
 	switch {
 	case dirErr == nil:
 		if objectErr == nil {
@@ -93,6 +105,9 @@ func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding
 	}
 	if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok && !l.unasked {
 		return finding{obj: o, hasObj: true, complete: true, at: l.at}, nil
+	}
+	if l.removing {
+		return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
 	}
 	o, err := d.fsys.heads.ask(ctx, d.bucket, key)
 	if err != nil {
@@ -131,6 +146,19 @@ func (d *dir) findDir(ctx context.Context, key string) (finding, error) {
 		return f, nil
 	}
 	return finding{}, objstore.NotExist
+}
+
+// findMarked asks for the marker of the directory under key, where nothing else
+// can make it one.
+func (d *dir) findMarked(ctx context.Context, key string) (finding, error) {
+	o, err := d.fsys.heads.ask(ctx, d.bucket, key+"/")
+	switch {
+	case err == nil:
+		return finding{isDir: true, obj: o, hasObj: true, complete: true}, nil
+	case objstore.KindOf(err) == objstore.NotExist:
+		return finding{}, err
+	}
+	return d.findDir(ctx, key) // who may not see the marker may see that it is there
 }
 
 // Lookup implements gofuse.NodeLookuper.

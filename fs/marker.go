@@ -65,6 +65,13 @@ func (d *dir) fillAttr(out *fuse.Attr) {
 	a.fillTimes(out, modified, changed)
 }
 
+// isStickyLocked reports whether the kernel may look at the owner of a file that
+// is to be unlinked from d.
+func (d *dir) isStickyLocked() bool {
+	a := attributesOf(d.meta)
+	return !d.complete || a.hasMode && a.mode&syscall.S_ISVTX != 0 || !a.hasMode && d.fsys.cfg.DirMode&syscall.S_ISVTX != 0
+}
+
 // Getattr implements gofuse.NodeGetattrer.
 func (d *dir) Getattr(_ context.Context, _ gofuse.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	d.fillAttr(&out.Attr)

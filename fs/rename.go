@@ -283,6 +283,7 @@ func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newNam
 		}
 	}
 	d.keepAlive(ctx)
+	sub.keepAlive(ctx) // so that it is found under its new name: another mount asks for its marker first
 	defer func() {
 		d.didChange(nm)
 		to.didChange(newName)

@@ -13,8 +13,9 @@ import (
 	"coffer/objstore"
 )
 
-// symlinkMax is the longest target in bytes: PATH_MAX.
-const symlinkMax = 4096
+// symlinkMax is the longest target in bytes: PATH_MAX counts the zero that ends
+// it.
+const symlinkMax = 4095
 
 // special is an object whose metadata says that it is no regular file, as s3fs
 // writes them: a symbolic link, whose target is the object's content, so that
@@ -33,12 +34,15 @@ type special struct {
 }
 
 // kind returns the type bits of what metadata makes of an object of so many
-// bytes: what is not empty is no fifo, and what is in it can be read.
+// bytes: what is not empty is no fifo, what is longer than any target no link,
+// and what is in it can be read.
 func (a attributes) kind(size int64) uint32 {
 	if a.hasMode {
 		switch kind := a.mode & syscall.S_IFMT; kind {
 		case syscall.S_IFLNK:
-			return kind
+			if size <= symlinkMax {
+				return kind
+			}
 		case syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:
 			if size == 0 {
 				return kind
@@ -47,6 +51,10 @@ func (a attributes) kind(size int64) uint32 {
 	}
 	return syscall.S_IFREG
 }
+
+// isPlain reports whether an entry of a listing is a regular file whatever its
+// metadata says.
+func isPlain(e objstore.Entry) bool { return e.SizeKnown && e.Size > symlinkMax }
 
 // learn takes over what the store says, and reports false when it is another
 // one.
@@ -153,7 +161,7 @@ func (l *special) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
 }
 
 func (l *special) read(ctx context.Context, key string) ([]byte, error) {
-	if obj := l.object(); obj.Size == 0 || obj.Size > symlinkMax {
+	if l.object().Size == 0 {
 		return nil, &objstore.Error{Op: "readlink", Key: path(l.bucket, key), Kind: objstore.Integrity}
 	}
 	r, _, err := l.bucket.Get(ctx, objstore.Ref{Key: key}, objstore.GetOptions{})

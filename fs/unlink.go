@@ -60,6 +60,7 @@ func (d *dir) Unlink(ctx context.Context, nm string) syscall.Errno {
 	if err == nil {
 		d.fsys.keepIno(d.GetChild(nm))
 		d.namesChanged()
+		d.didUnlink()
 	}
 	d.didChange(nm)
 	return d.fsys.errno("unlink", path(d.bucket, key), err)

@@ -42,6 +42,8 @@ func TestRequestsCarryWhatWasChosen(t *testing.T) {
 type partServer struct {
 	t         *testing.T
 	now, most atomic.Int32
+	three     chan struct{} // closed once three parts are on their way
+	once      sync.Once
 	mu        sync.Mutex
 	wrong     int
 	total     int64
@@ -56,9 +58,16 @@ func (s *partServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		n := s.now.Add(1)
 		for m := s.most.Load(); n > m && !s.most.CompareAndSwap(m, n); m = s.most.Load() {
 		}
+		if n == 3 {
+			s.once.Do(func() { close(s.three) })
+		}
 		h := crc32.NewIEEE()
 		size, _ := io.Copy(h, r.Body)
 		time.Sleep(20 * time.Millisecond)
+		select { // however slowly they are made
+		case <-s.three:
+		case <-time.After(3 * time.Second):
+		}
 		s.mu.Lock()
 		s.total += size
 		if r.Header.Get("X-Amz-Checksum-Crc32") != crcText(h.Sum32()) || r.Header.Get("Content-Md5") == "" {
@@ -73,7 +82,7 @@ func (s *partServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestPartsInFlightAreBounded(t *testing.T) {
-	srv := &partServer{t: t}
+	srv := &partServer{t: t, three: make(chan struct{})}
 	b := against(t, Config{PartSize: minPartSize, Concurrency: 3, OperationTimeout: 20 * time.Second,
 		Rules: []Rule{{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeNone}}}}, srv.ServeHTTP)
 	// The proof is not what this is about.

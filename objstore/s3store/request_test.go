@@ -128,9 +128,9 @@ func TestSmallFileIsOneWrite(t *testing.T) {
 	dial := s.transport.DialContext
 	s.transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
-		return countedConn{c, &writes}, err
+		return countedConn{c.(*conn), &writes}, err
 	}
-	s.transport.CloseIdleConnections()
+	s.conns.close()
 	data := random(4 << 10)
 	o := put(t, b, "small", data, objstore.CreateOptions{})
 	require.Equal(t, int32(1), writes.Load())
@@ -138,13 +138,13 @@ func TestSmallFileIsOneWrite(t *testing.T) {
 }
 
 type countedConn struct {
-	net.Conn
+	*conn
 	writes *atomic.Int32
 }
 
 func (c countedConn) Write(p []byte) (int, error) {
 	c.writes.Add(1)
-	return c.Conn.Write(p)
+	return c.conn.Write(p)
 }
 
 // TestListingsThatAreNone: some servers put a refusal behind the status 200.

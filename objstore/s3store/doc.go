@@ -39,7 +39,8 @@
 //	sign.go         their signatures
 //	operation.go    deadlines around requests; retry.go when to repeat them
 //	credentials.go  credentials that are read again when they expire
-//	transport.go    connections and their time limits
+//	transport.go    connections of net/http and all time limits
+//	connpool.go     connections of our own for small requests; conn.go one of them
 //	meta.go         user metadata on the wire
 //
 // # Known limits

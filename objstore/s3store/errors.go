@@ -145,8 +145,7 @@ func aboutKMSKey(ctx context.Context, err error) error {
 
 // codeOf returns the S3 error code of err, "" without one.
 func codeOf(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
 	}
 	return ""
@@ -154,12 +153,10 @@ func codeOf(err error) string {
 
 // statusOf returns the HTTP status of err, 0 when there was no answer.
 func statusOf(err error) int {
-	var re *smithyhttp.ResponseError
-	if errors.As(err, &re) && re.Response != nil {
+	if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && re.Response != nil {
 		return re.HTTPStatusCode()
 	}
-	var oe *objstore.Error
-	if errors.As(err, &oe) {
+	if oe, ok := errors.AsType[*objstore.Error](err); ok {
 		return oe.Status
 	}
 	return 0

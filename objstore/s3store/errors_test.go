@@ -3,8 +3,10 @@ package s3store
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"testing"
+	"testing/iotest"
 
 	"coffer/objstore"
 
@@ -77,6 +79,8 @@ func TestWhatIsRepeated(t *testing.T) {
 		require.Equal(t, c.want, r.IsErrorRetryable(replyOf(c.status, c.code)), "%d %s", c.status, c.code)
 	}
 	require.False(t, r.IsErrorRetryable(&noCredentials{errors.New("none")}))
+	broken := refusal(&http.Response{StatusCode: http.StatusNotFound, Body: io.NopCloser(iotest.ErrReader(io.ErrUnexpectedEOF))})
+	require.True(t, r.IsErrorRetryable(broken), "a refusal that was cut may say something else")
 }
 
 func TestCopySourceIsEscaped(t *testing.T) {

@@ -42,6 +42,8 @@ func TestRequestsCarryWhatWasChosen(t *testing.T) {
 type partServer struct {
 	t         *testing.T
 	now, most atomic.Int32
+	three     chan struct{} // closed once three parts are on their way
+	once      sync.Once
 	mu        sync.Mutex
 	wrong     int
 	total     int64
@@ -56,9 +58,16 @@ func (s *partServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		n := s.now.Add(1)
 		for m := s.most.Load(); n > m && !s.most.CompareAndSwap(m, n); m = s.most.Load() {
 		}
+		if n == 3 {
+			s.once.Do(func() { close(s.three) })
+		}
 		h := crc32.NewIEEE()
 		size, _ := io.Copy(h, r.Body)
 		time.Sleep(20 * time.Millisecond)
+		select { // however slowly they are made
+		case <-s.three:
+		case <-time.After(3 * time.Second):
+		}
 		s.mu.Lock()
 		s.total += size
 		if r.Header.Get("X-Amz-Checksum-Crc32") != crcText(h.Sum32()) || r.Header.Get("Content-Md5") == "" {
@@ -73,7 +82,7 @@ func (s *partServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestPartsInFlightAreBounded(t *testing.T) {
-	srv := &partServer{t: t}
+	srv := &partServer{t: t, three: make(chan struct{})}
 	b := against(t, Config{PartSize: minPartSize, Concurrency: 3, OperationTimeout: 20 * time.Second,
 		Rules: []Rule{{Pattern: "*", Encryption: objstore.Encryption{Mode: objstore.ModeNone}}}}, srv.ServeHTTP)
 	// The proof is not what this is about.
@@ -119,9 +128,9 @@ func TestSmallFileIsOneWrite(t *testing.T) {
 	dial := s.transport.DialContext
 	s.transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
-		return countedConn{c, &writes}, err
+		return countedConn{c.(*conn), &writes}, err
 	}
-	s.transport.CloseIdleConnections()
+	s.conns.close()
 	data := random(4 << 10)
 	o := put(t, b, "small", data, objstore.CreateOptions{})
 	require.Equal(t, int32(1), writes.Load())
@@ -129,13 +138,13 @@ func TestSmallFileIsOneWrite(t *testing.T) {
 }
 
 type countedConn struct {
-	net.Conn
+	*conn
 	writes *atomic.Int32
 }
 
 func (c countedConn) Write(p []byte) (int, error) {
 	c.writes.Add(1)
-	return c.Conn.Write(p)
+	return c.conn.Write(p)
 }
 
 // TestListingsThatAreNone: some servers put a refusal behind the status 200.

@@ -62,17 +62,22 @@ func newRetryer(creds *credentialSource) *retryer {
 
 // IsErrorRetryable decides whether GetRetryToken is asked at all.
 func (r *retryer) IsErrorRetryable(err error) bool {
+	code := codeOf(err)
+	kind := kindOf(code, statusOf(err))
+	if code != "" && kind == objstore.NotExist {
+		return false // every second look-up ends so, and all that follows would ask what it is
+	}
 	if isNoCredentials(err) || isWrongServer(err) {
 		return false
 	}
-	switch kindOf(codeOf(err), statusOf(err)) {
+	switch kind {
 	case objstore.Quota, objstore.NoSpace, objstore.Unsupported:
 		return false
 	case objstore.Conflict, objstore.Expired, objstore.Throttled, objstore.Integrity:
 		return true
 	}
 	if isLate(err) {
-		return kindsByCode[codeOf(err)] == objstore.Unavailable
+		return kindsByCode[code] == objstore.Unavailable
 	}
 	if mayBeCredentials(err) {
 		return true

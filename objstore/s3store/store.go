@@ -37,6 +37,7 @@ type Store struct {
 	creds     *credentialSource // nil for anonymous access
 	roots     *x509.CertPool    // nil for the system's
 	transport *http.Transport
+	conns     *conns
 	caps      capabilities
 	journal   *journal // nil for none
 	chunks    chunkPool
@@ -92,6 +93,7 @@ func newStore(ctx context.Context, cfg Config, p patience) (*Store, error) {
 		roots = c.GetTransport().TLSClientConfig.RootCAs
 	}
 	s.transport = newTransport(roots)
+	s.conns = newConns(s.transport, p)
 	s.region = s.base.Region
 	if s.region == "" {
 		s.region = defaultRegion
@@ -239,5 +241,6 @@ func (s *Store) Identity() string {
 // contexts and readers by their Close.
 func (s *Store) Close() error {
 	s.transport.CloseIdleConnections()
+	s.conns.close()
 	return s.journal.close()
 }

@@ -37,6 +37,14 @@ type patience struct {
 	read, write time.Duration
 }
 
+// reply is how long the reply to req may take to begin.
+func (p patience) reply(req *http.Request) time.Duration {
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		return p.read
+	}
+	return p.write + time.Duration(req.ContentLength>>20)*time.Second
+}
+
 var defaultPatience = patience{body: 30 * time.Second, read: 60 * time.Second, write: 4 * time.Minute}
 
 // errNoReply tells that the server was silent for too long.
@@ -90,14 +98,20 @@ func loadRoots(caFile string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// conn fails a write on which the server takes nothing for writeStall.
+// conn fails a write of which the server takes nothing for writeStall.
 type conn struct{ net.Conn }
 
-func (c *conn) Write(p []byte) (int, error) {
-	if err := c.stallAfter(writeStall); err != nil {
-		return 0, err
+func (c *conn) Write(p []byte) (n int, err error) {
+	for {
+		if err := c.stallAfter(writeStall); err != nil {
+			return n, err
+		}
+		m, err := c.Conn.Write(p[n:])
+		n += m
+		if m == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
 	}
-	return c.Conn.Write(p)
 }
 
 // stallAfter gives the writes under way, and the next one, so long.
@@ -140,12 +154,8 @@ func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
 
 // exchange sends one request and ends it when no reply begins in time.
 func (c *httpClient) exchange(ctx context.Context, req *http.Request) (*http.Response, error) {
-	wait := c.patience.read
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
-		wait = c.patience.write + time.Duration(req.ContentLength>>20)*time.Second
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(wait, func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
+	timer := time.AfterFunc(c.patience.reply(req), func() { cancel(&net.OpError{Op: "read", Net: "tcp", Err: errNoReply}) })
 	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
 	if !timer.Stop() && err == nil {
 		_ = resp.Body.Close()

@@ -80,9 +80,9 @@ func (r *request) version(id string) {
 }
 
 // inOneWrite is the length in bytes of a body that goes out together with the
-// headers: net/http sends those ahead of a body that it does not know to be in
-// memory, which costs both sides another system call. It is copied for that.
-const inOneWrite = 32 << 10
+// headers, for which it is copied. Requests with larger ones go through net/http,
+// which listens to a refusal while it sends.
+const inOneWrite = 256 << 10
 
 // continueFrom is the length in bytes of a body that is not sent before the
 // server wants it, as with the SDK.
@@ -121,8 +121,11 @@ func (w *wire) send(ctx context.Context, r *request) (*http.Response, error) {
 // learnSkew takes over the store's time from a refusal, and reports whether the
 // request was refused because it was signed by quite another.
 func (w *wire) learnSkew(err error, skew time.Duration) bool {
+	if statusOf(err) != http.StatusForbidden {
+		return false
+	}
 	date, perr := http.ParseTime(headerOf(err, "Date"))
-	if perr != nil || statusOf(err) != http.StatusForbidden {
+	if perr != nil {
 		return false
 	}
 	now := time.Until(date)
@@ -157,15 +160,7 @@ func (w *wire) once(ctx context.Context, r *request, now time.Time) (*http.Respo
 	payload := emptyPayload
 	if r.body != nil {
 		payload = unsignedPayload
-		switch {
-		case r.length == 0:
-		case r.length <= inOneWrite:
-			text := make([]byte, r.length)
-			if _, err := io.ReadFull(r.body(), text); err != nil {
-				return nil, err
-			}
-			req.Body = io.NopCloser(bytes.NewReader(text))
-		default:
+		if r.length > 0 {
 			body := newSentBody(r.body())
 			defer body.Close()
 			req.Body = body
@@ -181,7 +176,11 @@ func (w *wire) once(ctx context.Context, r *request, now time.Time) (*http.Respo
 		}
 		w.s.signer.sign(req, c, at.region, payload, now)
 	}
-	resp, err := w.client.exchange(ctx, req)
+	exchange := w.client.exchange
+	if r.length <= inOneWrite && w.s.conns.takes(req) {
+		exchange = w.s.conns.exchange
+	}
+	resp, err := exchange(ctx, req)
 	if err != nil {
 		return nil, &smithyhttp.RequestSendError{Err: err}
 	}

@@ -359,6 +359,48 @@ func TestReadBackOfStreamPublishes(t *testing.T) {
 	}
 }
 
+// TestReadBackOfStreamCommitsOnce: what was read back and not changed is in the
+// store, and a close has nothing to add.
+func TestReadBackOfStreamCommitsOnce(t *testing.T) {
+	m, s := bucketMount(t)
+	f, err := os.OpenFile(m.path("bucket", "f"), os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	data := random(t, 20<<20)
+	_, err = f.Write(data)
+	must(t, err)
+	got := make([]byte, len(data))
+	// The kernel has its pages, and asks for none of them.
+	must(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read back: %v", err)
+	}
+	before := len(s.Requests())
+	must(t, f.Close())
+	for _, r := range s.Requests()[before:] {
+		if r.Verb != "HeadObject" {
+			t.Errorf("the close sent a %s", r.Verb)
+		}
+	}
+	if got := client(t, m.env).get(t, "bucket", "f"); got != string(data) {
+		t.Errorf("the store has %d bytes, want %d, or others", len(got), len(data))
+	}
+	// What is written after that goes on where the file is.
+	f, err = os.OpenFile(m.path("bucket", "g"), os.O_RDWR|os.O_CREATE, 0o644)
+	must(t, err)
+	_, err = f.Write(data[:10<<20])
+	must(t, err)
+	must(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+	if _, err := f.ReadAt(got[:1], 5<<20); err != nil || got[0] != data[5<<20] {
+		t.Errorf("read back: %v", err)
+	}
+	_, err = f.Write(data[10<<20:])
+	must(t, err)
+	must(t, f.Close())
+	if got := client(t, m.env).get(t, "bucket", "g"); got != string(data) {
+		t.Errorf("the store has %d bytes, want %d, or others", len(got), len(data))
+	}
+}
+
 // TestPartialRewriteMovesLittle changes some bytes of a large file: what stays
 // as it was is copied inside the store, and what comes out is the file.
 func TestPartialRewriteMovesLittle(t *testing.T) {

@@ -259,12 +259,12 @@ func (n *file) readLocal(ctx context.Context, dest []byte, off int64) (got int, 
 	}
 	defer n.turn.release()
 	c := &n.content
-	if !c.state.local() {
-		return 0, false, nil
-	}
 	t, err := n.prepare(context.WithoutCancel(ctx), event{kind: onReadBack, failures: byName})
 	if err != nil {
 		return 0, false, err
+	}
+	if !t.to.local() {
+		return 0, false, nil
 	}
 	if t.to == buffered {
 		if off >= int64(len(c.head)) {

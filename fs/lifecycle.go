@@ -89,7 +89,7 @@ const (
 	onTruncate               // ftruncate(2) or truncate(2)
 	onOpenTruncate           // O_TRUNC
 	onAllocate               // fallocate(2)
-	onReadBack               // of a file that is local
+	onReadBack               // read(2) of a file that was local a moment ago
 	onCommit                 // close, fsync, rename, unmount
 )
 
@@ -146,7 +146,7 @@ func next(p present, ev event) transition {
 		return p.stay(doApply)
 	}
 	switch {
-	case ev.kind == onTruncate && ev.n == p.size:
+	case ev.kind == onReadBack, ev.kind == onTruncate && ev.n == p.size:
 		return p.stay(doNothing)
 	case ev.empties(), p.appends(ev):
 		return p.leave(doBegin, buffered)

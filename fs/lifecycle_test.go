@@ -40,7 +40,7 @@ clean,failed  truncate  other-size sized  overlay   staged
 clean,failed  O_TRUNC                     begin     buffered
 clean,failed  allocate  enough            nothing
 clean,failed  allocate  longer            overlay   staged
-clean,failed  read                        overlay   staged
+clean,failed  read                        nothing
 clean,failed  commit                      nothing
 
 buffered      write     elsewhere         spill     staged

@@ -64,7 +64,7 @@ func (h *heads) recall(bucket string, e objstore.Entry) (objstore.Object, bool) 
 
 // forget drops what is known and being asked of key, after an own change.
 func (h *heads) forget(bucket, key string) {
-	h.flights.Forget(bucket + "\x00" + key)
+	h.flights.Forget(flight(bucket, key))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.young, headKey{bucket, key})
@@ -88,15 +88,9 @@ func (h *heads) putLocked(k headKey, o objstore.Object) {
 // ask sends a HEAD for the current version of key, once for all who ask at
 // the same time, and remembers the answer.
 func (h *heads) ask(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
-	result := h.flights.DoChan(b.Name()+"\x00"+key, func() (any, error) {
+	result := h.flights.DoChan(flight(b.Name(), key), func() (any, error) {
 		// Detached: one caller that gives up must not fail the others.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), questionTimeout)
-		defer cancel()
-		o, err := b.Head(ctx, objstore.Ref{Key: key})
-		if err == nil {
-			h.remember(b.Name(), o)
-		}
-		return o, err
+		return h.head(context.WithoutCancel(ctx), b, key)
 	})
 	select {
 	case r := <-result:
@@ -109,6 +103,19 @@ func (h *heads) ask(ctx context.Context, b objstore.Bucket, key string) (objstor
 	}
 }
 
+func flight(bucket, key string) string { return bucket + "\x00" + key }
+
+// head asks the store and remembers the answer.
+func (h *heads) head(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	defer cancel()
+	o, err := b.Head(ctx, objstore.Ref{Key: key})
+	if err == nil {
+		h.remember(b.Name(), o)
+	}
+	return o, err
+}
+
 // askAhead starts a HEAD for e unless it is remembered or too many are under
 // way. wg counts it until ctx ends.
 func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) {
@@ -117,7 +124,9 @@ func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Buc
 	}
 	wg.Go(func() {
 		defer h.ahead.Release(1)
-		_, _ = h.ask(ctx, b, e.Key) // a failure shows when somebody looks the name up
+		// ctx ends with the mount, and so do those who wait for the same. A
+		// failure shows when somebody looks the name up.
+		_, _, _ = h.flights.Do(flight(b.Name(), e.Key), func() (any, error) { return h.head(ctx, b, e.Key) })
 	})
 }
 

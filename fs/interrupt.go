@@ -18,6 +18,9 @@ import (
 // there are depends on how much there is to move.
 const questionTimeout = 5 * time.Minute
 
+// watchAfter is how long a question is asked before its caller is watched.
+const watchAfter = 50 * time.Millisecond
+
 // question returns a context that ends when the caller is being killed. The
 // kernel reports every signal the same way, and only once a request: a Go
 // program's own SIGURG (sent to preempt goroutines) would end each slow
@@ -32,7 +35,9 @@ func question(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 	interrupted := ctx.Done()
 	ended := make(chan struct{})
-	go func() {
+	// Most questions are answered before anybody could be tired of waiting, and
+	// a goroutine for each costs more than the rest of this.
+	watch := time.AfterFunc(watchAfter, func() {
 		defer close(ended)
 		select {
 		case <-q.Done():
@@ -49,10 +54,12 @@ func question(ctx context.Context) (context.Context, context.CancelFunc) {
 			}
 		}
 		cancel()
-	}()
+	})
 	return q, func() {
 		cancel()
-		<-ended
+		if !watch.Stop() {
+			<-ended
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ export COFFER_TOOLS_DIR := $(shell .ci/setup --print-dir)
 # At most two packages at a time: each starts servers and real mounts.
 TESTFLAGS    ?=
 PKGS         ?= ./...
-TEST_TIMEOUT ?= 30m
+TEST_TIMEOUT ?= 60m
 FUZZTIME     ?= 30s
 
 .PHONY: build demo test e2e e2e-radosgw lint fuzz bench bench-peers clean help setup-demo setup-test setup-radosgw setup-peers setup-lint

@@ -346,6 +346,33 @@ func TestRenameDirectory(t *testing.T) {
 	want(t, m.path("bucket", "empty", "sub", "3"), "data 3")
 }
 
+// TestRenameDirectoryOfOpenFiles changes attributes through descriptors, for
+// which nobody looks a path up again.
+func TestRenameDirectoryOfOpenFiles(t *testing.T) {
+	m, _ := bucketMount(t)
+	must(t, os.Mkdir(m.path("bucket", "a"), 0o755))
+	for name, change := range map[string]func(f *os.File) error{
+		"chmod":    func(f *os.File) error { return f.Chmod(0o640) },
+		"truncate": func(f *os.File) error { return f.Truncate(2) },
+		"times":    func(f *os.File) error { return unix.Futimes(int(f.Fd()), []unix.Timeval{{Sec: 1}, {Sec: 2}}) },
+	} {
+		write(t, m.path("bucket", "a", "f"), "data")
+		f, err := os.OpenFile(m.path("bucket", "a", "f"), os.O_RDWR, 0)
+		must(t, err)
+		must(t, os.Rename(m.path("bucket", "a"), m.path("bucket", "b")))
+		if err := change(f); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		must(t, f.Close())
+		must(t, os.Rename(m.path("bucket", "b"), m.path("bucket", "a")))
+	}
+	st, err := os.Stat(m.path("bucket", "a", "f"))
+	must(t, err)
+	if st.Mode() != 0o640 {
+		t.Errorf("mode %v", st.Mode())
+	}
+}
+
 func TestRenameDirectoryFailure(t *testing.T) {
 	m, s := bucketMount(t)
 	must(t, os.Mkdir(m.path("bucket", "a"), 0o755))

@@ -33,8 +33,11 @@ type file struct {
 	inStore bool
 	// complete tells that obj came from a HEAD; a listing tells no metadata.
 	complete bool
-	checked  time.Time // when the store last said so; zero: ask again
-	version  uint64    // counts own changes: answers asked for before are outdated
+	// guessed tells that the kernel was last told attributes that were not known
+	// here; see fillEntry.
+	guessed bool
+	checked time.Time // when the store last said so; zero: ask again
+	version uint64    // counts own changes: answers asked for before are outdated
 	// stale tells that somebody else stored another version while this one
 	// was open here. The kernel's pages belong to the inode, so the new
 	// version gets an inode of its own, and this one answers ESTALE.
@@ -256,11 +259,9 @@ func (n *file) needComplete(ctx context.Context) error {
 // for them before it tells anybody, and for the name before it is used again: what
 // is known is enough for an unlink.
 func (n *file) fillEntry(out *fuse.EntryOut) {
-	ttl := n.fillAttr(&out.Attr)
-	n.fsys.entryTimeouts(out, ttl)
-	if n.isProvisional() {
+	n.fsys.entryTimeouts(out, n.fillAttr(&out.Attr))
+	if n.isGuessed() {
 		out.SetEntryTimeout(0)
-		out.SetAttrTimeout(0)
 	}
 }
 
@@ -271,11 +272,12 @@ func (f *filesystem) passesAsOwner(ctx context.Context) bool {
 	return ok && (caller.Uid == 0 || caller.Uid == f.cfg.UID && !f.cfg.AllowOther)
 }
 
-// isProvisional reports whether the attributes are not known.
-func (n *file) isProvisional() bool {
+// isGuessed reports whether the kernel has attributes that are not known. It is
+// not enough that they are not: they may have been, and be forgotten since.
+func (n *file) isGuessed() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.fsys.full() && n.inStore && !n.complete
+	return n.guessed && !n.complete
 }
 
 // fillAttr fills in what is known and returns for how long it holds.
@@ -306,7 +308,8 @@ func (n *file) fillAttr(out *fuse.Attr) time.Duration {
 		changed = n.touched
 	}
 	a.fillTimes(out, written, changed)
-	if n.local || n.metaDirty || n.checked.IsZero() {
+	n.guessed = n.fsys.full() && n.inStore && !n.complete
+	if n.guessed || n.local || n.metaDirty || n.checked.IsZero() {
 		return 0
 	}
 	return cfg.MetadataTTL
@@ -336,7 +339,7 @@ func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAt
 		}
 		h.wrote.Store(true)
 	}
-	if n.isProvisional() {
+	if n.isGuessed() {
 		// The kernel has checked an owner that is not known. It looks the path up
 		// again.
 		q, end := question(ctx)

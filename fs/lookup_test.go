@@ -170,7 +170,7 @@ func TestChangeOfUnknownAttributes(t *testing.T) {
 	if errno := n.Setattr(t.Context(), nil, &fuse.SetAttrIn{}, &fuse.AttrOut{}); errno != syscall.ESTALE {
 		t.Errorf("the answer is %v", errno)
 	}
-	if n.isProvisional() {
+	if n.isGuessed() {
 		t.Error("they are not known afterwards")
 	}
 }

@@ -333,6 +333,19 @@ func TestBurstOfLookups(t *testing.T) {
 	}
 }
 
+// TestHiddenObjectIsAskedForOnce: an object beside a directory of the same name
+// makes no second listing, outside of bursts.
+func TestHiddenObjectIsAskedForOnce(t *testing.T) {
+	b := &keysBucket{keys: map[string]bool{"both": true, "both/f": true}}
+	d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second, Logger: slog.New(slog.DiscardHandler)})
+	if f, err := d.find(t.Context(), "both"); err != nil || !f.isDir {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if got := b.asked(); got != "1 HEAD both, 1 LIST both/" {
+		t.Error(got)
+	}
+}
+
 // TestListingIsRenewedBeforeItEnds, as long as that takes less than half of the
 // time for which it is believed.
 func TestListingIsRenewedBeforeItEnds(t *testing.T) {

@@ -57,14 +57,15 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 	if !utf8.ValidString(key) {
 		return finding{}, objstore.NotExist // keys are UTF-8: who asks for another is told off
 	}
-	findDir := d.findDir
-	switch d.believes(nm) {
-	case absent:
+	believed := d.believes(nm)
+	if believed == absent {
 		return finding{}, objstore.NotExist
-	case unmarked:
-		if ch := d.live(nm); ch == nil || !ch.IsDir() { // what is known to be a directory may have lost its marker
-			findDir = d.findMarked
-		}
+	}
+	findDir := d.findDir
+	if ch := d.live(nm); ch != nil && ch.IsDir() {
+		believed = nothing // it may have lost its marker
+	} else if believed == unmarked {
+		findDir = d.findMarked
 	}
 	var (
 		g         errgroup.Group
@@ -76,7 +77,7 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 	g.Go(func() error { asDir, dirErr = findDir(ctx, key); return nil })
 	g.Go(func() error { asFile, objectErr = d.fsys.heads.ask(ctx, d.bucket, key); return nil })
 	_ = g.Wait()
-	if dirErr == nil && objectErr == nil {
+	if believed == unmarked && dirErr == nil && objectErr == nil {
 		asDir, dirErr = d.findDir(ctx, key) // there are servers to which "x/" is "x"
 	}
 	switch {

@@ -103,7 +103,7 @@ type conn struct{ net.Conn }
 
 func (c *conn) Write(p []byte) (n int, err error) {
 	for {
-		if err := c.stallAfter(writeStall); err != nil {
+		if err := c.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
 			return n, err
 		}
 		m, err := c.Conn.Write(p[n:])
@@ -113,9 +113,6 @@ func (c *conn) Write(p []byte) (n int, err error) {
 		}
 	}
 }
-
-// stallAfter gives the writes under way, and the next one, so long.
-func (c *conn) stallAfter(d time.Duration) error { return c.SetWriteDeadline(time.Now().Add(d)) }
 
 // ReadFrom sends the body of a request. net/http comes here with what it limits
 // to the length announced; without this it would copy the body once more, by

@@ -178,10 +178,13 @@ func (d *dir) hasUnlinked() bool {
 	d.mu.Lock()
 	found := len(d.unlinked) > 0
 	d.mu.Unlock()
+	if found {
+		return true
+	}
 	for _, ch := range d.Children() {
-		if sub, ok := ch.Operations().(*dir); ok && !found {
-			found = sub.hasUnlinked()
+		if sub, ok := ch.Operations().(*dir); ok && sub.hasUnlinked() {
+			return true
 		}
 	}
-	return found
+	return false
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -171,7 +172,25 @@ func TestRenameAgainSparesOthers(t *testing.T) {
 		s.ClearFaults()
 		time.Sleep(1100 * time.Millisecond) // the store tells times in seconds
 	}
+	// instead stores another object in place of a copy, with the same metadata.
+	instead := func(t *testing.T, m *mount, data, contentType string) {
+		t.Helper()
+		c := client(t, m.env).c
+		was, err := c.StatObject(t.Context(), "bucket", "to/3", minio.StatObjectOptions{})
+		must(t, err)
+		_, err = c.PutObject(t.Context(), "bucket", "to/3", strings.NewReader(data), int64(len(data)),
+			minio.PutObjectOptions{UserMetadata: was.UserMetadata, ContentType: cmp.Or(contentType, was.ContentType)})
+		must(t, err)
+	}
 	for name, change := range map[string]func(t *testing.T, m *mount, s *emulator.Server){
+		"other bytes with the same attributes": func(t *testing.T, m *mount, s *emulator.Server) {
+			refusedDeletes(t, m, s)
+			instead(t, m, strings.ToUpper(dataOf("3")), "")
+		},
+		"the same bytes of another type": func(t *testing.T, m *mount, s *emulator.Server) {
+			refusedDeletes(t, m, s)
+			instead(t, m, dataOf("3"), "text/plain")
+		},
 		"another file": func(t *testing.T, m *mount, s *emulator.Server) {
 			must(t, os.Mkdir(m.path("bucket", "to"), 0o755))
 			write(t, m.path("bucket", "to", "own"), "mine")

@@ -219,6 +219,13 @@ func TestRenameAgainSparesOthers(t *testing.T) {
 			must(t, os.RemoveAll(m.path("bucket", "from")))
 			must(t, os.Mkdir(m.path("bucket", "from"), 0o755))
 		},
+		"unlinked and open": func(t *testing.T, m *mount, s *emulator.Server) {
+			refusedDeletes(t, m, s)
+			f, err := os.Open(m.path("bucket", "to", "3"))
+			must(t, err)
+			t.Cleanup(func() { f.Close() })
+			must(t, os.Remove(m.path("bucket", "to", "3")))
+		},
 		"not stored yet": func(t *testing.T, m *mount, s *emulator.Server) {
 			refusedDeletes(t, m, s)
 			f, err := os.Create(m.path("bucket", "to", "open"))

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -251,6 +252,31 @@ func TestRepetitions(t *testing.T) {
 			require.Equal(t, c.got, got)
 		})
 	}
+}
+
+// closedSocket is one that the server has closed since it was looked at.
+type closedSocket struct{ net.Conn }
+
+func (closedSocket) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+// TestNothingWasSent: what the server has seen nothing of goes out once more,
+// whatever it changes.
+func TestNothingWasSent(t *testing.T) {
+	to := scripted(t, func(_ int32, w net.Conn, requests *bufio.Reader) {
+		for method, _ := next(requests); method != ""; method, _ = next(requests) {
+			_, _ = io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	p := impatient(t)
+	_, _, err := p.send(t.Context(), "GET", to, "")
+	require.NoError(t, err)
+	require.Equal(t, 1, p.waiting())
+	for _, stack := range p.idle {
+		stack[0].rw = closedSocket{stack[0].rw}
+	}
+	status, _, err := p.send(t.Context(), "PUT", to, "data")
+	require.NoError(t, err)
+	require.Equal(t, 200, status)
 }
 
 // TestConditionalPutOverALostConnection: the reply may be lost, so whoever asks

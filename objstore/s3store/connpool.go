@@ -99,7 +99,7 @@ func (p *conns) take(at origin, until time.Time) *wireConn {
 		p.idle[at] = slices.Delete(stack, len(stack)-1, len(stack))
 		p.count--
 		p.mu.Unlock()
-		if time.Since(c.since) < p.transport.IdleConnTimeout && c.usable(until) {
+		if c.usable(until) {
 			return c
 		}
 		_ = c.rw.Close()

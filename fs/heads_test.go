@@ -1,8 +1,11 @@
 package fs
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"coffer/objstore"
@@ -38,6 +41,43 @@ func TestReadAheadOfHeads(t *testing.T) {
 			t.Errorf("looked up %d: sent %q, want %q", step.pos, got, step.want)
 		}
 	}
+}
+
+// waitingBucket answers a HEAD after a second, unless who asks gives up.
+type waitingBucket struct {
+	namedBucket
+	asked int
+}
+
+func (b *waitingBucket) Head(ctx context.Context, r objstore.Ref) (objstore.Object, error) {
+	b.asked++
+	select {
+	case <-time.After(time.Second):
+		return objstore.Object{Entry: objstore.Entry{Key: r.Key}}, nil
+	case <-ctx.Done():
+		return objstore.Object{}, ctx.Err()
+	}
+}
+
+// TestOneAskerGivesUp: the others, who wait for the same answer, get it.
+func TestOneAskerGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, b := newHeads(), &waitingBucket{}
+		first, giveUp := context.WithCancel(t.Context())
+		go func() {
+			if _, err := h.ask(first, b, "k"); !errors.Is(err, context.Canceled) {
+				t.Errorf("who gave up: %v", err)
+			}
+		}()
+		synctest.Wait()
+		time.AfterFunc(time.Millisecond, giveUp)
+		if o, err := h.ask(t.Context(), b, "k"); err != nil || o.Key != "k" {
+			t.Errorf("who waits: %v, %v", o, err)
+		}
+		if b.asked != 1 {
+			t.Errorf("%d requests", b.asked)
+		}
+	})
 }
 
 func TestHeadsRemembersVersions(t *testing.T) {

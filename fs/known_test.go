@@ -10,9 +10,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fs"
 
 	"coffer/objstore"
 )
@@ -331,6 +334,28 @@ func TestBurstOfLookups(t *testing.T) {
 			find("late", "directory")
 		})
 	}
+}
+
+// TestDirectoryThatLostItsMarker: what this mount knows to be a directory is asked
+// for in full, in a burst too; somebody may have removed its marker alone.
+func TestDirectoryThatLostItsMarker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &keysBucket{keys: map[string]bool{}}
+		d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second, Logger: slog.New(slog.DiscardHandler)})
+		gofuse.NewNodeFS(d, &gofuse.Options{})
+		for range manyLookups {
+			_, _ = d.find(t.Context(), "none")
+		}
+		synctest.Wait()
+		b.put("known/f", "unknown/f")
+		d.AddChild("known", d.newInode(t.Context(), "known", d.fsys.newDir(b, place{d, "known"}, ""), syscall.S_IFDIR), false)
+		if f, err := d.find(t.Context(), "known"); err != nil || !f.isDir {
+			t.Errorf("%+v, %v", f, err)
+		}
+		if _, err := d.find(t.Context(), "unknown"); objstore.KindOf(err) != objstore.NotExist {
+			t.Errorf("there is no burst: %v", err)
+		}
+	})
 }
 
 // TestHiddenObjectIsAskedForOnce: an object beside a directory of the same name

@@ -89,6 +89,16 @@ func TestEndedBodyBreaksItsSendingOff(t *testing.T) {
 	}()
 	_, err := io.ReadFull(peer, make([]byte, 1<<20)) // it is being sent
 	require.NoError(t, err)
+	for last := int64(-1); ; { // until the kernel takes no more
+		b.mu.Lock()
+		pos, sending := b.r.pos, b.to != nil
+		b.mu.Unlock()
+		if sending && pos == last {
+			break
+		}
+		last = pos
+		time.Sleep(100 * time.Millisecond)
+	}
 	begun := time.Now()
 	require.NoError(t, b.Close())
 	require.Error(t, <-done)

@@ -17,9 +17,6 @@ import (
 // firstPause doubles with each resumption that brought no byte.
 const firstPause = 50 * time.Millisecond
 
-// errStalled is the cause of a body that was given up.
-var errStalled = errors.New("no byte arrived in time")
-
 // body is the reader that Get returns. One goroutine uses it.
 type body struct {
 	b      *bucket
@@ -33,7 +30,6 @@ type body struct {
 	left  int64 // bytes still to deliver
 	total int64
 	cur   *fetched
-	stall *time.Timer
 	sum   *verifier // nil when the stored checksum does not cover this read
 	err   error     // sticky
 
@@ -68,8 +64,6 @@ func (r *body) start() (objstore.Object, error) {
 // adopt makes f the source of the bytes from r.pos on.
 func (r *body) adopt(f *fetched) error {
 	r.cur = f
-	r.stall = time.AfterFunc(r.b.s.patience.body, func() { f.cancel(errStalled) })
-	r.stall.Stop()
 	for f.skip > 0 {
 		var scratch [32 << 10]byte
 		n, err := r.readSome(scratch[:min(int64(len(scratch)), f.skip)])
@@ -81,11 +75,9 @@ func (r *body) adopt(f *fetched) error {
 	return nil
 }
 
-// readSome reads from the connection and gives it up when it stalls.
+// readSome reads from the connection, which gives up when it stalls.
 func (r *body) readSome(p []byte) (int, error) {
-	r.stall.Reset(r.b.s.patience.body)
 	n, err := r.cur.resp.Body.Read(p)
-	r.stall.Stop()
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(r.cur.ctx); cause != nil {
 			err = cause
@@ -157,7 +149,7 @@ func (r *body) resumable(err error) bool {
 // isBrokenBody reports whether err is a body that ended badly.
 func isBrokenBody(err error) bool {
 	var op *net.OpError
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errStalled) || errors.Is(err, syscall.ECONNRESET) ||
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.As(err, &op) || errors.Is(err, net.ErrClosed) || err != nil && strings.HasPrefix(err.Error(), "http: ")
 }
 
@@ -213,7 +205,6 @@ func (r *body) drop() {
 	if r.cur == nil {
 		return
 	}
-	r.stall.Stop()
 	r.cur.cancel(nil)
 	_ = r.cur.resp.Body.Close()
 	r.cur = nil

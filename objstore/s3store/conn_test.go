@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -455,6 +456,59 @@ func TestConnectionsOverTLS(t *testing.T) {
 			require.Equal(t, fmt.Sprint(i+1), body)
 			time.Sleep(10 * time.Millisecond)
 		}
+	})
+	t.Run("long bodies", func(t *testing.T) {
+		want := random(3*sealedBuffer + 12345)
+		long := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(want) }))
+		defer long.Close()
+		known := x509.NewCertPool()
+		known.AddCert(long.Certificate())
+		p := secure(known)
+		u, err := url.Parse(long.URL)
+		require.NoError(t, err)
+		for _, piece := range []int{1 << 10, 16<<10 + 1, 100_000, sealedBuffer, 1 << 20} {
+			resp, err := p.exchange(t.Context(), &http.Request{Method: "GET", URL: u, Host: u.Host})
+			require.NoError(t, err)
+			var got bytes.Buffer
+			_, err = io.CopyBuffer(struct{ io.Writer }{&got}, struct{ io.Reader }{resp.Body}, make([]byte, piece))
+			require.NoError(t, err, piece)
+			require.True(t, bytes.Equal(want, got.Bytes()), piece)
+			require.Equal(t, 1, p.waiting(), piece) // the same one each time
+		}
+	})
+	t.Run("words behind a long reply", func(t *testing.T) {
+		long := strings.Repeat("x", 20<<10)
+		var calls atomic.Int32
+		to := scripted(t, func(_ int32, w net.Conn, _ *bufio.Reader) {
+			over := tls.Server(w, srv.TLS)
+			requests := bufio.NewReader(over)
+			for method, _ := next(requests); method != ""; method, _ = next(requests) {
+				fmt.Fprintf(over, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(long)+1)
+				time.Sleep(50 * time.Millisecond) // what follows comes in one piece
+				fmt.Fprintf(over, "%d%sHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", calls.Add(1), long)
+			}
+		})
+		p := secure(roots)
+		for i := range 3 {
+			_, body, err := p.send(t.Context(), "GET", strings.NewReplacer("http:", "https:", "127.0.0.1", "example.com").Replace(to), "")
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(i+1)+long, body)
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	t.Run("a body that falls silent", func(t *testing.T) {
+		to := scripted(t, func(_ int32, w net.Conn, _ *bufio.Reader) {
+			over := tls.Server(w, srv.TLS)
+			requests := bufio.NewReader(over)
+			_, _ = next(requests)
+			fmt.Fprint(over, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nso far")
+			_, _ = next(requests)
+		})
+		p := secure(roots)
+		_, body, err := p.send(t.Context(), "GET", strings.NewReplacer("http:", "https:", "127.0.0.1", "example.com").Replace(to), "")
+		require.ErrorIs(t, err, errNoReply)
+		require.Equal(t, "so far", body)
+		require.Zero(t, p.waiting())
 	})
 	t.Run("roots that do not know it", func(t *testing.T) {
 		_, _, err := secure(x509.NewCertPool()).send(t.Context(), "GET", byName, "")

@@ -168,15 +168,13 @@ func (c *httpClient) exchange(ctx context.Context, req *http.Request) (*http.Res
 	if resp.Body == http.NoBody {
 		cancel(nil)
 	} else {
-		resp.Body = &cancelBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, patient: 2 * c.patience.body}
+		resp.Body = &cancelBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, patient: c.patience.body}
 	}
 	return resp, nil
 }
 
 // cancelBody gives a reply up that stops arriving, and frees the request's
-// context when it is done with. What Get returns watches its body itself, with
-// half the patience; this is for the replies that the SDK reads: a listing
-// that fell silent would otherwise be waited for until the operation's end.
+// context when it is done with.
 type cancelBody struct {
 	io.ReadCloser
 	ctx     context.Context

@@ -48,6 +48,28 @@ func TestKernelCapabilities(t *testing.T) {
 
 // A reply pins the blocks that it is made of until the kernel has its copy
 // (ReadResult.Done): were one kept, a small budget would be used up soon.
+// The kernel reads a MiB ahead where root has mounted, and as it always does
+// elsewhere, which is no reason to fail.
+func TestKernelReadsAhead(t *testing.T) {
+	m := mountStore(t, startEmulator(t, "aws").Env())
+	var st syscall.Stat_t
+	must(t, syscall.Stat(m.dir, &st))
+	want := "128\n"
+	if os.Getuid() == 0 {
+		want = "1024\n"
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) { // it is served before that is set
+		text, err := os.ReadFile(fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev)))
+		must(t, err)
+		if string(text) == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the kernel reads %q KiB ahead, not %q", text, want)
+		}
+	}
+}
+
 func TestRepliesGiveTheirBlocksBack(t *testing.T) {
 	s := startEmulator(t, "aws")
 	other := client(t, s.Env())

@@ -168,6 +168,9 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	if err != nil {
 		return st, fmt.Errorf("mount %s: %w", plan.dir, err)
 	}
+	if err := raiseReadAhead(plan.dir); err != nil {
+		log.Debug("the kernel's read-ahead is left as it is", "error", err)
+	}
 	return st, nil
 }
 

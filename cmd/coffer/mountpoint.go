@@ -21,6 +21,8 @@ const fsType = "fuse.coffer"
 // mountEntry is one line of /proc/self/mountinfo.
 type mountEntry struct {
 	Dir, Type, Source string
+	// Device is major:minor.
+	Device string
 	// UID is the mounting user of a FUSE mount, -1 for others.
 	UID int
 }
@@ -39,7 +41,7 @@ func parseMountInfo(r io.Reader) ([]mountEntry, error) {
 		if !ok || len(f) < 5 || len(g) < 3 {
 			continue
 		}
-		e := mountEntry{Dir: unescapeMount(f[4]), Type: g[0], Source: unescapeMount(g[1]), UID: -1}
+		e := mountEntry{Dir: unescapeMount(f[4]), Type: g[0], Source: unescapeMount(g[1]), Device: f[2], UID: -1}
 		for opt := range strings.SplitSeq(g[2], ",") {
 			if v, ok := strings.CutPrefix(opt, "user_id="); ok {
 				if n, err := strconv.Atoi(v); err == nil {

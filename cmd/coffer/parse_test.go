@@ -124,9 +124,9 @@ short line
 	all, err := parseMountInfo(strings.NewReader(text))
 	require.NoError(t, err)
 	require.Equal(t, []mountEntry{
-		{"/", "ext4", "/dev/vda", -1},
-		{"/mnt/a b", "fuse.coffer", `s3://x\y`, 1000},
-		{"/mnt/c", "fuse.other", "o", 0},
+		{"/", "ext4", "/dev/vda", "254:0", -1},
+		{"/mnt/a b", "fuse.coffer", `s3://x\y`, "0:44", 1000},
+		{"/mnt/c", "fuse.other", "o", "0:45", 0},
 	}, all)
 }
 

@@ -3,6 +3,7 @@ package s3store
 import (
 	"cmp"
 	"context"
+	"io"
 	"iter"
 	"net/http"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"coffer/objstore"
 
@@ -155,26 +157,12 @@ func (b *bucket) listPage(ctx context.Context, q objstore.Query, c cursor) (*pag
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(p.entries, func(a, b objstore.Entry) int { return cmp.Compare(a.Key, b.Key) })
+	byKey := func(a, b objstore.Entry) int { return cmp.Compare(a.Key, b.Key) }
+	if !slices.IsSortedFunc(p.entries, byKey) {
+		slices.SortFunc(p.entries, byKey)
+	}
 	p.entries = slices.DeleteFunc(p.entries, func(e objstore.Entry) bool { return isProbe(e.Key) })
 	return p, nil
-}
-
-// listing is a reply to either version of the listing. Owners and the like are
-// not asked for.
-type listing struct {
-	IsTruncated           bool
-	NextMarker            string
-	NextContinuationToken string
-	EncodingType          string
-	Contents              []struct {
-		Key          string
-		Size         *int64
-		ETag         string
-		LastModified string
-		StorageClass string
-	}
-	CommonPrefixes []struct{ Prefix string }
 }
 
 // listRequest asks for one page; query has what differs by version.
@@ -192,8 +180,16 @@ func (b *bucket) listRequest(ctx context.Context, verb string, q objstore.Query,
 		r := newRequest(verb, http.MethodGet, "")
 		r.query = query
 		r.read = func(resp *http.Response) error {
+			text, err := io.ReadAll(resp.Body)
+			if err != nil {
+				return err
+			}
+			var ok bool
+			if out, ok = scanListing(text); ok {
+				return nil
+			}
 			out = &listing{}
-			return readXML(resp, "ListBucketResult", out)
+			return decodeXML(resp, text, "ListBucketResult", out)
 		}
 		_, err := b.wire.send(ctx, r)
 		return out, err
@@ -265,9 +261,7 @@ func (b *bucket) newPage(q objstore.Query, out *listing, size int) (*page, error
 		if c.Size != nil {
 			e.Size, e.StoredSize, e.SizeKnown = *c.Size, *c.Size, true
 		}
-		// Some servers leave the zone out, which is UTC. What is no time at all is
-		// not worth a directory that cannot be listed.
-		e.LastModified, _ = smithytime.ParseDateTime(c.LastModified)
+		e.LastModified = listedTime(c.LastModified)
 		p.entries = append(p.entries, e)
 		p.next.after = max(p.next.after, key)
 	}
@@ -280,6 +274,17 @@ func (b *bucket) newPage(q objstore.Query, out *listing, size int) (*page, error
 		p.next.after = max(p.next.after, key)
 	}
 	return p, nil
+}
+
+// listedTime reads the time of a key in a listing. Some servers leave the zone
+// out, which is UTC. What is no time at all is not worth a directory that cannot
+// be listed.
+func listedTime(text string) time.Time {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t, _ = smithytime.ParseDateTime(text)
+	}
+	return t
 }
 
 func (b *bucket) badReply(q objstore.Query, err error) error {

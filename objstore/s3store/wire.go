@@ -201,12 +201,8 @@ func (w *wire) once(ctx context.Context, r *request, now time.Time) (*http.Respo
 // %2B already.
 func encoded(q url.Values) string { return strings.ReplaceAll(q.Encode(), "+", "%20") }
 
-// readXML reads a document whose root is name.
-func readXML(resp *http.Response, name string, into any) error {
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
+// decodeXML decodes text, the body of resp: a document whose root is name.
+func decodeXML(resp *http.Response, text []byte, name string, into any) error {
 	dec, start, err := rootOf(text)
 	switch {
 	case err != nil:

@@ -92,7 +92,7 @@ func TestXattrsReserved(t *testing.T) {
 	wantErrno(t, "an attribute that is not set", err, syscall.ENODATA)
 	s.ResetRequests()
 	_, err = unix.Getxattr(p, "security.capability", make([]byte, 64))
-	wantErrno(t, "security.capability", err, syscall.ENODATA)
+	wantErrno(t, "security.capability", err, syscall.ENOTSUP)
 	if reqs := s.Requests(); len(reqs) != 0 {
 		t.Errorf("security.capability cost %d requests", len(reqs))
 	}

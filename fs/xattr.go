@@ -164,10 +164,12 @@ type xattrer interface {
 }
 
 // getxattr answers getxattr(2). Names outside of user. are not even asked
-// for: the kernel looks for security.capability before every write.
+// for: the kernel looks for security.capability before every write. ENOTSUP says
+// that no file has them, so that ls -l, which looks for two of each file, and
+// for three in colours, does so once; after ENODATA it goes on asking.
 func (f *filesystem) getxattr(ctx context.Context, x xattrer, attr string, dest []byte) (uint32, syscall.Errno) {
 	if !strings.HasPrefix(attr, userPrefix) {
-		return 0, syscall.ENODATA
+		return 0, syscall.ENOTSUP
 	}
 	q, end := question(ctx)
 	defer end()

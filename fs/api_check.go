@@ -60,12 +60,14 @@ var (
 	} = (*handle)(nil)
 	_ interface {
 		gofuse.FileReaddirenter
+		gofuse.FileLookuper
 		gofuse.FileSeekdirer
 		gofuse.FileReleasedirer
 		gofuse.FileFsyncdirer
 	} = (*dirHandle)(nil)
 	_ interface {
 		gofuse.FileReaddirenter
+		gofuse.FileLookuper
 		gofuse.FileSeekdirer
 	} = (*rootHandle)(nil)
 )

@@ -14,6 +14,14 @@ import (
 
 // dirHandle is an open directory. go-fuse calls it under a lock of its own,
 // one call at a time.
+//
+// The kernel asks for pages, by the offset of the entry that it has last. Offsets
+// count entries. What was listed for a page is kept until the next is asked for:
+// the kernel does not always take all of it, and a few names may be listed ahead.
+//
+//	| . .. a b c d e | f g h i j k l | m n o p ...
+//	handed out      ^page   ^at      ^off
+//	                 |--- listed ----|
 type dirHandle struct {
 	dir   *dir
 	since uint64 // see dir.ask
@@ -26,15 +34,19 @@ type dirHandle struct {
 
 	// began is when the listing of the page before the present one can have
 	// been asked for, at the latest; see listedAt.
-	began, page time.Time
-	listed      int
+	began, asked time.Time
+	told         int
 
 	err    error // what ended the listing
 	ended  bool
-	off    uint64          // of the last entry handed out
-	last   name            // the last entry handed out
-	local  map[string]bool // names that only this mount knows, true when handed out
+	local  map[string]bool // names that only this mount knows, true when listed
 	extras []string        // those of local still to come
+
+	listed []listedName // from the beginning of the page
+	off    uint64       // of the last of listed
+	at     uint64       // of the last entry handed out
+	away   bool         // at is nowhere, see rereading
+	answer pageAnswer
 }
 
 // OpendirHandle implements gofuse.NodeOpendirHandler.
@@ -55,9 +67,9 @@ func (h *dirHandle) start() {
 			d.fsys.warnOnce("hidden "+path(d.bucket, k.key), "object is hidden", "key", path(d.bucket, k.key), "why", k.why)
 		})
 	h.next, h.stop = iter.Pull2(listing)
-	h.err, h.ended, h.off = nil, false, 0
-	h.began, h.listed = time.Now(), 0
-	h.page = h.began
+	h.err, h.ended = nil, false
+	h.began, h.told = time.Now(), 0
+	h.asked = h.began
 	d.beginListing()
 	h.local, h.extras = map[string]bool{}, nil
 	for nm, ch := range d.Children() {
@@ -66,28 +78,47 @@ func (h *dirHandle) start() {
 			h.extras = append(h.extras, nm)
 		}
 	}
+	h.listed, h.off, h.at, h.away = nil, 0, 0, false
+	h.beginPage()
 }
 
-// nextListed makes last the next name of the listing.
-func (h *dirHandle) nextListed() bool {
+// list adds the next entry to those listed, and reports whether there is one.
+func (h *dirHandle) list() bool {
+	var n listedName
+	switch {
+	case h.off == 0:
+		n.name = name{name: ".", isDir: true}
+	case h.off == 1:
+		n.name = name{name: "..", isDir: true}
+	case h.nextOfStore(&n), h.err == nil && h.nextLocal(&n):
+	default:
+		return false
+	}
+	h.listed = append(h.listed, n)
+	h.off++
+	return true
+}
+
+// nextOfStore makes n the next name that the store tells.
+func (h *dirHandle) nextOfStore(n *listedName) bool {
 	d := h.dir
 	for !h.ended {
-		n, err, ok := h.next()
+		told, err, ok := h.next()
 		if !ok || err != nil {
 			h.err, h.ended = err, true
 			break
 		}
-		if d.isUnlinked(n.name) {
+		if d.isUnlinked(told.name) {
 			continue
 		}
-		if handedOut, ok := h.local[n.name]; ok {
-			if handedOut {
+		if listed, ok := h.local[told.name]; ok {
+			if listed {
 				continue
 			}
-			h.local[n.name] = true
+			h.local[told.name] = true
 		}
-		d.remember(n, h.since, h.listedAt())
-		h.last = n
+		n.name, n.at = told, h.listedAt()
+		d.remember(n.name, h.since, n.at)
 		return true
 	}
 	return false
@@ -97,38 +128,42 @@ func (h *dirHandle) nextListed() bool {
 // is being listed. Pages of up to 1,000 names are asked for one page ahead,
 // so a name may be as old as the beginning of the page before it.
 func (h *dirHandle) listedAt() time.Time {
-	if h.listed++; h.listed%1000 == 0 {
-		h.began, h.page = h.page, time.Now()
+	if h.told++; h.told%1000 == 0 {
+		h.began, h.asked = h.asked, time.Now()
 	}
 	return h.began
 }
 
 // Readdirent implements gofuse.FileReaddirenter.
 func (h *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
-	if h.off < 2 {
-		h.off++
-		return &fuse.DirEntry{Name: [...]string{".", ".."}[h.off-1], Mode: syscall.S_IFDIR, Ino: h.dir.StableAttr().Ino, Off: h.off}, 0
+	if h.away || h.answer.isFull() {
+		return nil, 0
 	}
-	if !h.nextListed() {
+	if h.at == h.off && !h.list() {
 		if h.err != nil {
 			return nil, h.dir.fsys.errno("readdir", path(h.dir.bucket, h.dir.prefix()), h.err)
 		}
-		if !h.nextLocal() {
-			return nil, 0
-		}
+		return nil, 0
 	}
-	h.off++
-	return &fuse.DirEntry{Name: h.last.name, Mode: h.mode(h.last), Ino: h.ino(h.last), Off: h.off}, 0
+	h.at++
+	h.answer.names++
+	n := h.current()
+	return &fuse.DirEntry{Name: n.name.name, Mode: h.mode(n.name), Ino: h.ino(n.name), Off: h.at}, 0
 }
 
-// nextLocal makes last the next name that no listing shows yet.
-func (h *dirHandle) nextLocal() bool {
+// current returns the entry that was handed out last.
+func (h *dirHandle) current() listedName {
+	return h.listed[uint64(len(h.listed))-1-(h.off-h.at)]
+}
+
+// nextLocal makes n the next name that no listing shows yet.
+func (h *dirHandle) nextLocal(n *listedName) bool {
 	for len(h.extras) > 0 {
 		nm := h.extras[0]
 		h.extras = h.extras[1:]
 		if !h.local[nm] && h.dir.liveFile(nm) != nil {
 			h.local[nm] = true
-			h.last = name{name: nm}
+			n.name = name{name: nm}
 			return true
 		}
 	}
@@ -152,6 +187,9 @@ func (h *dirHandle) mode(n name) uint32 {
 }
 
 func (h *dirHandle) ino(n name) uint64 {
+	if n.name == "." || n.name == ".." {
+		return h.dir.StableAttr().Ino
+	}
 	if ch := h.dir.GetChild(n.name); ch != nil {
 		return ch.StableAttr().Ino
 	}
@@ -162,22 +200,30 @@ func (h *dirHandle) ino(n name) uint64 {
 	return inoOf(h.dir.bucket.Name(), key)
 }
 
-// Seekdir implements gofuse.FileSeekdirer. Offsets count entries, so going
-// back means listing again.
-func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
-	if off < h.off {
+// Seekdir implements gofuse.FileSeekdirer. Every page but the first begins with
+// it, see rereading. Going back before the last page means listing again.
+func (h *dirHandle) Seekdir(_ context.Context, off uint64) syscall.Errno {
+	if h.away = off == nowhere; h.away {
+		return 0
+	}
+	if off == 0 || off < h.off-uint64(len(h.listed)) {
 		h.stop()
 		h.start()
 	}
 	for h.off < off {
-		e, errno := h.Readdirent(ctx)
-		if errno != 0 {
-			return errno
+		if h.list() {
+			continue
 		}
-		if e == nil {
-			break
+		if h.err != nil {
+			return h.dir.fsys.errno("readdir", path(h.dir.bucket, h.dir.prefix()), h.err)
 		}
+		break
 	}
+	h.at = min(off, h.off)
+	left := copy(h.listed, h.listed[uint64(len(h.listed))-(h.off-h.at):])
+	clear(h.listed[left:])
+	h.listed = h.listed[:left]
+	h.beginPage()
 	return 0
 }
 

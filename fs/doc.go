@@ -13,7 +13,8 @@
 //	lookup.go known.go   what the store says of a name; what is remembered of it
 //	marker.go            the object that keeps a directory and its attributes
 //	listing.go           pure: keys of a listing -> names of a directory
-//	dirhandle.go         an open directory
+//	dirhandle.go         an open directory; dirpage.go: names with attributes;
+//	                     rereading.go: how it is asked for
 //	file.go special.go   inodes of objects
 //	tmpfile.go           files without a name, and how they get one
 //	handle.go            an open file

@@ -31,6 +31,9 @@ type filesystem struct {
 	// with the mount.
 	ahead    context.Context
 	endAhead context.CancelFunc
+	// attributesWanted tells that names of directories were looked up after they
+	// were read, when that was found out last; see pageAnswer.
+	attributesWanted atomic.Bool
 	// lastProcess is the one that processOf found last.
 	lastProcess atomic.Uint32
 

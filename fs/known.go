@@ -17,6 +17,8 @@ type knownNames struct {
 	ahead  readAhead
 	// removed tells that a name was unlinked and none recalled since.
 	removed bool
+	// watched is a name of which a look-up is waited for; see pageAnswer.
+	watched string
 
 	// whole is when the store had no other names than those of listed; zero
 	// while that is not known. took is for how long it was asked. See listWhole.
@@ -117,6 +119,7 @@ func (d *dir) didUnlink() {
 	d.mu.Lock()
 	d.known.removed = true
 	d.mu.Unlock()
+	d.fsys.attributesWanted.Store(false)
 }
 
 // unlist forgets what a listing told of name, because it is known to be wrong.
@@ -205,6 +208,7 @@ func (d *dir) beginListing() {
 func (d *dir) recall(nm string, needsNone bool) (listedName, bool) {
 	d.mu.Lock()
 	k := &d.known
+	d.seenLocked(nm)
 	l, ok := k.listed[nm]
 	ok = ok && !l.doubtful && time.Since(l.at) < d.fsys.cfg.MetadataTTL
 	var next []objstore.Entry

@@ -65,7 +65,7 @@ func Mount(ctx context.Context, mountpoint string, cfg Config) (*Mounted, error)
 // serve mounts and returns when the kernel's first questions are answered. It
 // is [gofuse.Mount], but leaves no mount behind when it fails.
 func serve(mountpoint string, top gofuse.InodeEmbedder, names *tmpNames, opts *gofuse.Options) (*fuse.Server, error) {
-	server, err := fuse.NewServer(withTmpfile{gofuse.NewNodeFS(top, opts), names}, mountpoint, &opts.MountOptions)
+	server, err := fuse.NewServer(withTmpfile{rereading{gofuse.NewNodeFS(top, opts)}, names}, mountpoint, &opts.MountOptions)
 	if err != nil {
 		return nil, err
 	}
@@ -113,11 +113,6 @@ func options(cfg Config) *gofuse.Options {
 			// O_TRUNC belongs to the commit: a setattr before the open would
 			// publish an empty object in the middle of every overwrite.
 			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,
-			// Names and attributes apart: a lookup after a listing is answered
-			// from memory. With READDIRPLUS_AUTO the kernel changes between
-			// the two formats, and go-fuse loses names when a page that was
-			// read in one and consumed in part is read again in the other.
-			DisableReadDirPlus: true,
 		},
 		// Mode 0000 means 0000.
 		NullPermissions: true,

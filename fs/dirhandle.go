@@ -147,6 +147,9 @@ func (h *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) 
 	}
 	h.at++
 	h.answer.names++
+	if h.answer.withAttributes && h.dir.fsys.full() {
+		h.askAhead()
+	}
 	n := h.current()
 	return &fuse.DirEntry{Name: n.name.name, Mode: h.mode(n.name), Ino: h.ino(n.name), Off: h.at}, 0
 }

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fs"
@@ -19,7 +21,10 @@ import (
 // flatBucket is a directory of so many files, whose HEADs are counted.
 type flatBucket struct {
 	namedBucket
-	files, lists, heads int
+	files, lists int
+	takes        time.Duration // a HEAD
+	without      string        // a key whose HEAD fails
+	heads        atomic.Int32
 }
 
 func (b *flatBucket) entry(i int) objstore.Entry {
@@ -38,9 +43,10 @@ func (b *flatBucket) List(_ context.Context, q objstore.Query) iter.Seq2[objstor
 }
 
 func (b *flatBucket) Head(_ context.Context, r objstore.Ref) (objstore.Object, error) {
-	b.heads++
+	b.heads.Add(1)
+	time.Sleep(b.takes)
 	var i int
-	if _, err := fmt.Sscanf(r.Key, "file-%d", &i); err != nil {
+	if _, err := fmt.Sscanf(r.Key, "file-%d", &i); err != nil || r.Key == b.without {
 		return objstore.Object{}, objstore.NotExist
 	}
 	return objstore.Object{Entry: b.entry(i)}, nil
@@ -226,39 +232,55 @@ func TestAttributesGoOutWhereWanted(t *testing.T) {
 	if with, _ := read(never); with > 0 {
 		t.Errorf("after unlinks %d names with attributes", with)
 	}
-	if b.heads > 0 {
-		t.Errorf("%d HEADs", b.heads)
+	if b.heads.Load() > 0 {
+		t.Errorf("%d HEADs", b.heads.Load())
 	}
 }
 
-// TestAttributesAreNotGuessed: names whose attributes are not known, or outdated by
-// an own change, go out alone.
+// TestAttributesAreNotGuessed: where they cost HEADs these are sent, many at a time,
+// when names were looked up, and not before. Names that are outdated by an own
+// change, or whose HEAD fails, go out alone.
 func TestAttributesAreNotGuessed(t *testing.T) {
-	b := &flatBucket{files: 100}
-	d := listDir(t, b, AttributesFull)
-	d.fsys.attributesWanted.Store(true)
-	k := openKernelDir(t, d)
-	defer k.close()
-	for i := 10; i < 30; i++ {
-		o := objstore.Object{Entry: b.entry(i)}
-		if i >= 20 {
-			o.ETag = "another"
+	synctest.Test(t, func(t *testing.T) {
+		b := &flatBucket{files: 1000, takes: 30 * time.Millisecond, without: "file-00020"}
+		d := listDir(t, b, AttributesFull)
+		d.fsys.attributesWanted.Store(true)
+		k := openKernelDir(t, d)
+		defer k.close()
+		page, _ := k.page(0, 1<<20, true)
+		if b.heads.Load() > 0 {
+			t.Errorf("%d HEADs before a look-up", b.heads.Load())
 		}
-		d.fsys.heads.remember("bucket", o)
-	}
-	d.didChange("file-00015")
-	page, outs := k.page(0, 1<<20, true)
-	var with []string
-	for i, e := range page {
-		if outs[i].NodeId != 0 {
-			with = append(with, e.Name)
+		k.lookup(page[2].Name)
+		const known = 10
+		for i := 50; i < 50+known; i++ {
+			d.fsys.heads.remember("bucket", objstore.Object{Entry: b.entry(i)})
 		}
-	}
-	want := []string{"file-00010", "file-00011", "file-00012", "file-00013", "file-00014", "file-00016", "file-00017", "file-00018", "file-00019"}
-	if !slices.Equal(with, want) {
-		t.Errorf("attributes with %q", with)
-	}
-	if b.heads > 0 {
-		t.Errorf("%d HEADs", b.heads)
-	}
+		d.didChange("file-00015")
+		off := page[len(page)-1].Off
+		before, began := b.heads.Load(), time.Now()
+		page, outs := k.page(off, 1<<20, true)
+		took := time.Since(began)
+		var alone []string
+		for i, e := range page {
+			if outs[i].NodeId == 0 {
+				alone = append(alone, e.Name)
+			}
+		}
+		if want := []string{page[0].Name, "file-00015", "file-00020"}; !slices.Equal(alone, want) {
+			t.Errorf("without attributes: %q, want %q", alone, want)
+		}
+		if asked := int(b.heads.Load() - before); asked > len(page)+headsInFlight {
+			t.Errorf("%d HEADs for %d names", asked, len(page))
+		}
+		if limit := b.takes * time.Duration(len(page)/headsInFlight+3); took > limit {
+			t.Errorf("%d names took %v, want %v", len(page), took, limit)
+		}
+		k.lookup(page[0].Name)
+		d.didUnlink() // it was looked up for that
+		before = b.heads.Load()
+		if _, outs := k.page(page[len(page)/2].Off, 1<<20, true); b.heads.Load() != before || outs[1].NodeId != 0 {
+			t.Errorf("%d HEADs after an unlink", b.heads.Load()-before)
+		}
+	})
 }

@@ -18,6 +18,10 @@ import (
 // the next page is asked for, the next goes out with attributes. The first page of
 // a directory does so when those of the last directory were wanted, and is a short
 // one otherwise, so that long directories are known for what they are early.
+//
+// Where attributes cost HEADs, only what was seen of this very directory counts,
+// and a page with attributes is as long as one of a listing. Its HEADs are sent
+// ahead, and the answer waits for them.
 
 // pageAnswer is what is being answered to one request for names.
 type pageAnswer struct {
@@ -33,6 +37,9 @@ type pageAnswer struct {
 // attributes and is the first.
 const shortPage = 16
 
+// headPage is how many names a page has whose attributes cost HEADs.
+const headPage = 1000
+
 func (p *pageAnswer) isFull() bool { return p.most > 0 && p.names >= p.most }
 
 // beginPage finds out what the page behind h.at is wanted with.
@@ -41,12 +48,27 @@ func (h *dirHandle) beginPage() {
 	h.answer = pageAnswer{withAttributes: last.withAttributes}
 	switch {
 	case h.at == 0:
-		if h.answer.withAttributes = d.fsys.attributesWanted.Load(); !h.answer.withAttributes {
+		h.answer.withAttributes = !d.fsys.full() && d.fsys.attributesWanted.Load()
+		if !h.answer.withAttributes {
 			h.answer.most = shortPage
 		}
 	case last.watched != "":
 		h.answer.withAttributes = d.wasLookedUp(last.watched)
 		d.fsys.attributesWanted.Store(h.answer.withAttributes)
+	}
+	if h.answer.withAttributes && d.fsys.full() {
+		h.answer.most = headPage
+	}
+}
+
+// askAhead sends the HEADs for the entries that follow, as many as may be under
+// way at a time.
+func (h *dirHandle) askAhead() {
+	d := h.dir
+	for h.off < h.at+headsInFlight && h.list() {
+		if n := h.listed[len(h.listed)-1]; !n.isDir && n.entry.Key != "" {
+			d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, n.entry)
+		}
 	}
 }
 
@@ -57,11 +79,11 @@ func (d *dir) watch(name string) {
 	d.mu.Unlock()
 }
 
-// wasLookedUp reports whether name was looked up since watch.
+// wasLookedUp reports whether name was looked up since watch, and not to unlink it.
 func (d *dir) wasLookedUp(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.known.watched != name
+	return d.known.watched != name && !d.known.removed
 }
 
 // seenLocked notes that name is looked up.
@@ -89,20 +111,34 @@ func (h *dirHandle) Lookup(ctx context.Context, nm string, out *fuse.EntryOut) (
 	case !h.answer.withAttributes:
 		return nil, noAttributes
 	}
-	if l := d.liveFile(nm); l != nil && l.isLocal() {
-		l.fillEntry(out)
-		return l.EmbeddedInode(), 0
+	live := d.liveFile(nm)
+	var version uint64
+	if live != nil {
+		if live.isLocal() {
+			live.fillEntry(out)
+			return live.EmbeddedInode(), 0
+		}
+		version = live.ownChanges()
 	}
 	if n.entry.Key == "" || time.Since(n.at) >= d.fsys.cfg.MetadataTTL || d.isUnlinked(nm) || d.isOutdated(nm, h.since) {
 		return nil, noAttributes
 	}
 	f := finding{obj: objstore.Object{Entry: n.entry}, hasObj: true, at: n.at}
 	if d.fsys.full() {
-		var ok bool
-		if f.obj, ok = d.fsys.heads.recall(d.bucket.Name(), n.entry); !ok {
-			return nil, noAttributes
+		o, ok := d.fsys.heads.recall(d.bucket.Name(), n.entry)
+		if !ok {
+			q, end := question(ctx)
+			defer end()
+			var err error
+			if o, err = d.fsys.heads.ask(q, d.bucket, n.entry.Key); err != nil {
+				return nil, noAttributes // who looks it up is told
+			}
+			if d.isOutdated(nm, h.since) || live != nil && live.ownChanges() != version {
+				return nil, noAttributes
+			}
+			f.at = time.Time{}
 		}
-		f.complete = true
+		f.obj, f.complete = o, true
 	}
 	return d.adopt(ctx, nm, f, out), 0
 }

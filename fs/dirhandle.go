@@ -32,10 +32,8 @@ type dirHandle struct {
 	next func() (name, error, bool)
 	stop func()
 
-	// began is when the listing of the page before the present one can have
-	// been asked for, at the latest; see listedAt.
-	began, asked time.Time
-	told         int
+	told  int         // names of the store
+	asked []time.Time // see listedAt
 
 	err    error // what ended the listing
 	ended  bool
@@ -68,8 +66,7 @@ func (h *dirHandle) start() {
 		})
 	h.next, h.stop = iter.Pull2(listing)
 	h.err, h.ended = nil, false
-	h.began, h.told = time.Now(), 0
-	h.asked = h.began
+	h.told, h.asked = 0, []time.Time{time.Now()}
 	d.beginListing()
 	h.local, h.extras = map[string]bool{}, nil
 	for nm, ch := range d.Children() {
@@ -125,13 +122,17 @@ func (h *dirHandle) nextOfStore(n *listedName) bool {
 }
 
 // listedAt returns a time at which the store had not yet told the name that
-// is being listed. Pages of up to 1,000 names are asked for one page ahead,
-// so a name may be as old as the beginning of the page before it.
+// is being listed. It was asked for ahead, by up to objstore.ListAhead names, so
+// the time is that at which as many were missing: asked has one of every thousand.
 func (h *dirHandle) listedAt() time.Time {
-	if h.told++; h.told%1000 == 0 {
-		h.began, h.asked = h.asked, time.Now()
+	const every = 1000
+	if h.told++; h.told%every == 0 {
+		h.asked = append(h.asked, time.Now())
+		if len(h.asked) > objstore.ListAhead/every+1 {
+			h.asked = h.asked[1:]
+		}
 	}
-	return h.began
+	return h.asked[0]
 }
 
 // Readdirent implements gofuse.FileReaddirenter.

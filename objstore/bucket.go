@@ -29,8 +29,9 @@ type Bucket interface {
 	Get(ctx context.Context, ref Ref, opts GetOptions) (io.ReadCloser, Object, error)
 
 	// List yields the keys that q selects in the byte order of their UTF-8,
-	// each key and prefix once. Pages are hidden. After an error nothing more
-	// is yielded.
+	// each key and prefix once. Pages are hidden; up to ListAhead entries are
+	// asked for before they are consumed. After an error nothing more is
+	// yielded.
 	List(ctx context.Context, q Query) iter.Seq2[Entry, error]
 
 	// Create starts a new version of key. No byte is visible under key before
@@ -222,3 +223,6 @@ type Policies interface {
 	// kind of protection to another unnoticed.
 	SamePolicy(key, other string) bool
 }
+
+// ListAhead is how many entries a listing may have asked for that were not consumed.
+const ListAhead = 32_000

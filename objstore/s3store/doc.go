@@ -18,7 +18,9 @@
 //	createbucket.go creation with encryption turned on and proved
 //	bucket.go       one bucket: HEAD and what replies say
 //	get.go, body.go reads that resume and check themselves
-//	list.go         listings V2 and V1
+//	list.go         listings V2 and V1; listxml.go: their XML
+//	listranges.go   many keys of a store that is far away, several ranges at a time
+//	listguess.go    pure: where these ranges begin
 //	checksum.go     whole objects against their stored checksums
 //	writer.go       uploads: one PUT or many parts; multipart.go the requests
 //	condition.go    conditions, by header or by HEAD

@@ -38,14 +38,57 @@ type cursor struct {
 	after string
 }
 
-// List yields the keys that q selects, asking for the next page while the
-// present one is consumed.
+// List yields the keys that q selects, asking for what follows while the present
+// page is consumed: for one page, or for several where that pays, see listRanges.
 func (b *bucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
 	return func(yield func(objstore.Entry, error) bool) {
+		last, left := q.StartAfter, q.Limit
+		deliver := func(page []objstore.Entry) bool {
+			for _, e := range page {
+				last = e.Key
+				if !yield(e, nil) {
+					return false
+				}
+				if left--; left == 0 {
+					return false
+				}
+			}
+			return true
+		}
+		for bad := 0; ; {
+			split := newSplitting(q, bad)
+			for page, err := range b.pages(ctx, q, last, left, split.goesOn) {
+				if err != nil {
+					yield(objstore.Entry{}, err)
+					return
+				}
+				if !deliver(page) {
+					return
+				}
+			}
+			if split.guess == nil {
+				return
+			}
+			switch b.listRanges(ctx, q, last, split.guess, deliver) {
+			case allListed:
+				return
+			case badGuess:
+				bad++
+			}
+		}
+	}
+}
+
+// pages yields the keys that q selects behind after, page by page, and up to limit
+// of them if that is not 0. It asks for the next page before it yields one, unless
+// goesOn says that the page is the last that is wanted.
+func (b *bucket) pages(ctx context.Context, q objstore.Query, after string, limit int, goesOn func(page []objstore.Entry, took time.Duration) bool) iter.Seq2[[]objstore.Entry, error] {
+	return func(yield func([]objstore.Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		type result struct {
-			p   *page
-			err error
+			p    *page
+			err  error
+			took time.Duration
 		}
 		// ahead holds the one page that is on its way; the channel has room
 		// for it, so the goroutine ends whether or not it is consumed.
@@ -60,22 +103,23 @@ func (b *bucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objstore.
 			ch := make(chan result, 1)
 			ahead = ch
 			go func() {
-				p, err := b.listPage(ctx, q, c)
-				ch <- result{p, err}
+				began := time.Now()
+				p, err := b.listPage(ctx, q, c, limit)
+				ch <- result{p, err, time.Since(began)}
 			}()
 		}
 
-		last, left := q.StartAfter, q.Limit
+		last := after
 		doubted := false // the page to come was asked for in doubt
-		ask(cursor{after: q.StartAfter})
-		for {
+		ask(cursor{after: after})
+		for ahead != nil {
 			r := <-ahead
 			ahead = nil
 			if r.err == nil {
-				r.p.entries, r.err = b.fresh(q, r.p.entries, last)
+				r.p.entries, r.err = b.fresh(q, r.p.entries, after, last)
 			}
 			if r.err != nil {
-				yield(objstore.Entry{}, r.err)
+				yield(nil, r.err)
 				return
 			}
 			p := r.p
@@ -83,41 +127,40 @@ func (b *bucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objstore.
 			if lost {
 				b.listWithV1(q.Prefix)
 			}
-			enough := q.Limit > 0 && len(p.entries) >= left
+			if len(p.entries) > 0 {
+				last = p.entries[len(p.entries)-1].Key
+			}
+			enough := limit > 0 && len(p.entries) >= limit
+			limit -= min(limit, len(p.entries))
 			switch {
 			case enough:
 			case !p.last && !lost:
-				ask(p.next)
+				if goesOn(p.entries, r.took) {
+					ask(p.next)
+				}
 				doubted = false
 			case lost, p.v2 && p.full && b.autoVersion():
 				// A store is known whose V2 calls the first thousand all.
-				ask(cursor{after: max(p.next.after, last)})
+				if goesOn(p.entries, r.took) {
+					ask(cursor{after: max(p.next.after, last)})
+				}
 				doubted = !lost
 			}
-			for _, e := range p.entries {
-				last = e.Key
-				if !yield(e, nil) {
-					return
-				}
-				if left--; left == 0 {
-					return
-				}
-			}
-			if ahead == nil {
+			if !yield(p.entries, nil) {
 				return
 			}
 		}
 	}
 }
 
-// fresh returns the entries of a page, which are sorted, that follow last. An
-// equal one is the group that two pages share; one before it tells that the
+// fresh returns the entries of a page, which are sorted, that follow last, and after,
+// behind which the listing began. An equal one is the group that two pages share; one before it tells that the
 // server's order is not ours, and that keys may have been passed over.
-func (b *bucket) fresh(q objstore.Query, entries []objstore.Entry, last string) ([]objstore.Entry, error) {
+func (b *bucket) fresh(q objstore.Query, entries []objstore.Entry, after, last string) ([]objstore.Entry, error) {
 	out := entries[:0]
 	for _, e := range entries {
 		switch {
-		case last != "" && e.Key == last, q.StartAfter != "" && e.Key <= q.StartAfter:
+		case last != "" && e.Key == last, after != "" && e.Key <= after:
 			continue
 		case e.Key < last:
 			return nil, newError("list", b.name+"/"+q.Prefix, objstore.Integrity, "key %q came after %q", e.Key, last)
@@ -140,12 +183,12 @@ func (b *bucket) listWithV1(prefix string) {
 	}
 }
 
-// listPage asks for one page.
-func (b *bucket) listPage(ctx context.Context, q objstore.Query, c cursor) (*page, error) {
+// listPage asks for one page, of which no more than limit are wanted if it is not 0.
+func (b *bucket) listPage(ctx context.Context, q objstore.Query, c cursor, limit int) (*page, error) {
 	size := listPage
-	if q.Limit > 0 && q.Limit < listPage {
+	if limit > 0 && limit < listPage {
 		// One more, as the group of StartAfter may come again.
-		size = q.Limit + 1
+		size = limit + 1
 	}
 	var p *page
 	var err error

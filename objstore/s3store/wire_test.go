@@ -166,7 +166,13 @@ type lister struct {
 	loseV2   bool // V2 calls its first page all, unless start-after is given
 	raw      bool // ignores encoding-type
 	shuffled bool
+	most     int           // entries a page has, if not 0
+	takes    time.Duration // a page
+	refuses  int           // so many requests come and one is refused
 	v1, v2   atomic.Int32
+
+	asked, told    atomic.Int32 // pages, entries
+	atOnce, atMost atomic.Int32
 }
 
 type listReply struct {
@@ -184,6 +190,13 @@ type listReply struct {
 }
 
 func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.atMost.Store(max(l.atMost.Load(), l.atOnce.Add(1)))
+	defer l.atOnce.Add(-1)
+	time.Sleep(l.takes)
+	if n := l.asked.Add(1); l.refuses > 0 && int(n)%l.refuses == 0 {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
 	q := r.URL.Query()
 	v2 := q.Get("list-type") == "2"
 	after := q.Get("marker")
@@ -194,6 +207,9 @@ func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		l.v1.Add(1)
 	}
 	most, _ := strconv.Atoi(q.Get("max-keys"))
+	if l.most > 0 {
+		most = min(most, l.most)
+	}
 	prefix, delim := q.Get("prefix"), q.Get("delimiter")
 	var out listReply
 	enc := func(s string) string { return s }
@@ -240,6 +256,7 @@ func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case out.IsTruncated && delim != "":
 		out.NextMarker = enc(last)
 	}
+	l.told.Add(int32(len(out.Contents) + len(out.CommonPrefixes)))
 	w.Header().Set("Content-Type", "application/xml")
 	_ = xml.NewEncoder(w).Encode(out)
 }

@@ -51,17 +51,22 @@ func getdents(t testing.TB, f *os.File, size int) (names []string, offs []int64)
 // TestReadingDirectoriesInPieces: no name is lost or told twice, however little is
 // read at a time, and wherever reading goes on from.
 func TestReadingDirectoriesInPieces(t *testing.T) {
-	for _, attributes := range []string{"list", "full"} {
-		m, _ := bucketMount(t, "--attributes", attributes)
-		const files = 700
-		putMany(t, m, "dir", files)
+	const files = 700
+	m, _ := bucketMount(t)
+	putMany(t, m, "dir", files)
+	for _, attributes := range []string{"list", "full", "list, for ever"} {
+		args := []string{"--attributes", attributes[:4]}
+		if attributes[4:] != "" {
+			args = append(args, "--read-only", "--metadata-ttl", "indefinite")
+		}
+		m.stop()
+		m.start(args...)
 		want := []string{".", ".."}
 		for i := range files {
 			want = append(want, fmt.Sprintf("file-%05d", i))
 		}
 		f, err := os.Open(m.path("bucket", "dir"))
 		must(t, err)
-		defer f.Close()
 		rnd := rand.New(rand.NewPCG(1, 2))
 		offs := []int64{0} // of each entry, as far as known
 		at := 0            // how many entries are before the place that is read next
@@ -95,6 +100,7 @@ func TestReadingDirectoriesInPieces(t *testing.T) {
 			}
 			must(t, err)
 		}
+		f.Close()
 	}
 }
 

@@ -143,3 +143,38 @@ func TestFlippedBitIsAnError(t *testing.T) {
 		})
 	}
 }
+
+// TestIndefiniteMetadataTTL: what was asked for once on a mount of what nobody
+// changes is not asked for again, whether it was there or not.
+func TestIndefiniteMetadataTTL(t *testing.T) {
+	m, s := bucketMount(t)
+	must(t, os.Mkdir(m.path("bucket", "dir"), 0o755))
+	for i := range 100 {
+		write(t, m.path("bucket", "dir", fmt.Sprint(i)), "old")
+	}
+	m.stop()
+	if out, err := m.run("mount", "--foreground", "--metadata-ttl", "indefinite", m.dir); err == nil || !strings.Contains(out, "--read-only") {
+		t.Errorf("for ever, where files can be written: %v\n%s", err, out)
+	}
+	m.start("--metadata-ttl", "indefinite", "--read-only")
+	use := func() {
+		t.Helper()
+		if n := len(list(t, m.path("bucket", "dir"))); n != 100 {
+			t.Errorf("%d names", n)
+		}
+		for i := range 100 {
+			want(t, m.path("bucket", "dir", fmt.Sprint(i)), "old")
+		}
+		absent(t, m.path("bucket", "dir", "absent"))
+	}
+	use()
+	other := client(t, m.env)
+	other.put(t, "bucket", "dir/absent", "new")
+	other.put(t, "bucket", "dir/1", "new")
+	time.Sleep(1100 * time.Millisecond) // when an open asks again, as a rule
+	s.ResetRequests()
+	use()
+	if reqs := s.Requests(); len(reqs) != 0 {
+		t.Errorf("the second time cost %d requests, the first of them %v", len(reqs), reqs[0])
+	}
+}

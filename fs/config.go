@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 
@@ -22,6 +23,9 @@ const (
 	// object's metadata: one HEAD per file, many in flight, remembered.
 	AttributesFull Attributes = "full"
 )
+
+// Indefinite is a MetadataTTL for what nobody changes.
+const Indefinite time.Duration = math.MaxInt64
 
 // Config describes one mount. The zero value of an optional field is stated
 // with it; Validate rejects what cannot be meant.
@@ -58,7 +62,8 @@ type Config struct {
 	// done many at a time.
 	UnlinkBatched bool
 	// MetadataTTL is how long the kernel and this package believe what the
-	// store said of a name; 0 asks every time.
+	// store said of a name; 0 asks every time. Indefinite is for read-only
+	// mounts: absent names and open files are not asked for again either.
 	MetadataTTL time.Duration
 	// AbsentTTL is how long a name is believed to be absent that a listing did
 	// not have; 0 asks every time.
@@ -89,6 +94,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("fs: attributes %q: want %q or %q", c.Attributes, AttributesList, AttributesFull)
 	case c.Convention != "" && c.Convention != ConventionS3FS && c.Convention != ConventionRclone && c.Convention != ConventionFSx:
 		return fmt.Errorf("fs: convention %q: want %q, %q or %q", c.Convention, ConventionS3FS, ConventionRclone, ConventionFSx)
+	case c.MetadataTTL == Indefinite && !c.ReadOnly:
+		return errors.New("fs: an indefinite metadata TTL is for read-only mounts")
 	case c.MetadataTTL < 0:
 		return fmt.Errorf("fs: metadata TTL %v is negative", c.MetadataTTL)
 	case c.AbsentTTL < 0:
@@ -113,6 +120,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Convention == "" {
 		c.Convention = ConventionS3FS
+	}
+	if c.MetadataTTL == Indefinite {
+		c.AbsentTTL = Indefinite
 	}
 	if c.FSName == "" {
 		c.FSName = "coffer"

@@ -51,12 +51,17 @@ type dirHandle struct {
 func (d *dir) OpendirHandle(ctx context.Context, _ uint32) (gofuse.FileHandle, uint32, syscall.Errno) {
 	h := &dirHandle{dir: d, since: d.ask()}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	h.start()
+	if d.fsys.cfg.MetadataTTL == Indefinite {
+		return h, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0 // the kernel may keep the names
+	}
 	return h, 0, 0
 }
 
 // start begins, or begins again, at the first name.
 func (h *dirHandle) start() {
+	if h.stop != nil {
+		h.stop()
+	}
 	d := h.dir
 	prefix := d.prefix()
 	listing := names(prefix,
@@ -137,7 +142,13 @@ func (h *dirHandle) listedAt() time.Time {
 
 // Readdirent implements gofuse.FileReaddirenter.
 func (h *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
-	if h.away || h.answer.isFull() {
+	if h.away {
+		return nil, 0
+	}
+	if h.next == nil {
+		h.start()
+	}
+	if h.answer.isFull() {
 		return nil, 0
 	}
 	if h.at == h.off && !h.list() {
@@ -210,8 +221,7 @@ func (h *dirHandle) Seekdir(_ context.Context, off uint64) syscall.Errno {
 	if h.away = off == nowhere; h.away {
 		return 0
 	}
-	if off == 0 || off < h.off-uint64(len(h.listed)) {
-		h.stop()
+	if off == 0 || off < h.off-uint64(len(h.listed)) || h.next == nil {
 		h.start()
 	}
 	for h.off < off {
@@ -239,6 +249,8 @@ func (h *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 // Releasedir implements gofuse.FileReleasedirer.
 func (h *dirHandle) Releasedir(context.Context, uint32) {
 	h.cancel()
-	h.stop()
+	if h.stop != nil {
+		h.stop()
+	}
 	h.dir.answered()
 }

@@ -388,10 +388,15 @@ func (n *file) Open(ctx context.Context, flags uint32) (gofuse.FileHandle, uint3
 
 // revalidateAfter is how old knowledge of a file may be when it is opened:
 // what another mount has closed is seen by who opens it a second later.
-const revalidateAfter = time.Second
+func (f *filesystem) revalidateAfter() time.Duration {
+	if f.cfg.MetadataTTL == Indefinite {
+		return Indefinite
+	}
+	return min(time.Second, f.cfg.MetadataTTL)
+}
 
 func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) {
-	if !n.isFresh(min(revalidateAfter, n.fsys.cfg.MetadataTTL)) {
+	if !n.isFresh(n.fsys.revalidateAfter()) {
 		q, end := question(ctx)
 		changed, err := n.refresh(q)
 		end()

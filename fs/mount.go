@@ -118,6 +118,9 @@ func options(cfg Config) *gofuse.Options {
 		NullPermissions: true,
 		Logger:          log.New(logWriter{cfg.Logger}, "", 0),
 	}
+	if cfg.MetadataTTL == Indefinite {
+		o.NegativeTimeout = &cfg.MetadataTTL
+	}
 	// The kernel checks modes and owners; we tell them.
 	o.MountOptions.Options = append(o.MountOptions.Options, "default_permissions")
 	if cfg.ReadOnly {

@@ -160,7 +160,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),
 		FileMode: uint32(0o666 &^ cfg.Umask), DirMode: uint32(0o777 &^ cfg.Umask),
 		Attributes: attributesOf(cfg), Convention: fs.Convention(cfg.Convention.value),
-		ExclusiveAtOpen: cfg.Exclusive.value == "open", UnlinkBatched: cfg.Unlink.value == "batched", MetadataTTL: cfg.MetadataTTL, AbsentTTL: cfg.AbsentTTL,
+		ExclusiveAtOpen: cfg.Exclusive.value == "open", UnlinkBatched: cfg.Unlink.value == "batched", MetadataTTL: time.Duration(cfg.MetadataTTL), AbsentTTL: cfg.AbsentTTL,
 		StoreID: store.Identity(), Rescue: rescue,
 		FSName: plan.src.String(), Options: plan.kernel.options(),
 		Logger: log, Debug: cfg.LogLevel.value == "debug",

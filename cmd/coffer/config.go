@@ -12,6 +12,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/pflag"
+
+	"coffer/fs"
 )
 
 // Config holds every setting of a mount. The same names serve as flags
@@ -41,7 +43,7 @@ type Config struct {
 	Convention  choice        `yaml:"metadata-convention"`
 	Exclusive   choice        `yaml:"exclusive"`
 	Unlink      choice        `yaml:"unlink"`
-	MetadataTTL time.Duration `yaml:"metadata-ttl"`
+	MetadataTTL lifetime      `yaml:"metadata-ttl"`
 	AbsentTTL   time.Duration `yaml:"absent-ttl"`
 	UID         ownerID       `yaml:"uid"`
 	GID         ownerID       `yaml:"gid"`
@@ -123,7 +125,7 @@ func defaultConfig() Config {
 		Rescue:      choice{rescueFile, rescueModes},
 		// Ten seconds: a remote change is seen within one retry of a
 		// polling job, and a build's repeated stats cost no request.
-		MetadataTTL: 10 * time.Second,
+		MetadataTTL: lifetime(10 * time.Second),
 		UID:         -1,
 		GID:         -1,
 		Umask:       0o022,
@@ -239,8 +241,8 @@ func (c Config) Validate() error {
 	if c.Anonymous && c.Profile != "" {
 		return errors.New("anonymous access and a profile exclude each other")
 	}
-	if c.MetadataTTL < 0 {
-		return fmt.Errorf("metadata-ttl %v is negative", c.MetadataTTL)
+	if c.MetadataTTL == lifetime(fs.Indefinite) && !c.ReadOnly {
+		return errors.New("metadata-ttl indefinite is for read-only mounts, of what nobody changes: add --read-only")
 	}
 	if c.AbsentTTL < 0 {
 		return fmt.Errorf("absent-ttl %v is negative", c.AbsentTTL)

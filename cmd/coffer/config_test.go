@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	"coffer/fs"
 )
 
 // envOf makes an environment of pairs.
@@ -58,6 +60,8 @@ func TestPrecedence(t *testing.T) {
 		{"empty environment is unset", nil, with("COFFER_REGION", ""), "", "file", time.Second},
 		{"-o over environment", nil, with("COFFER_REGION", "env"), "region=opt,metadata_ttl=3s", "opt", 3 * time.Second},
 		{"flag over all", []string{"--region=flag", "--metadata-ttl=0s"}, with("COFFER_REGION", "env"), "region=opt,metadata-ttl=3s", "flag", 0},
+		{"for ever", []string{"--read-only"}, map[string]string{"COFFER_METADATA_TTL": "indefinite"}, "", "", fs.Indefinite},
+		{"never", nil, nil, "metadata-ttl=0", "", 0},
 		{"flag chooses the file", []string{"--config", file}, map[string]string{"COFFER_CONFIG": "/absent"}, "", "file", time.Second},
 		{"-o chooses the file", nil, nil, "config=" + file, "file", time.Second},
 	} {
@@ -65,7 +69,7 @@ func TestPrecedence(t *testing.T) {
 			cfg, err := resolve(t, c.args, c.env, c.options)
 			require.NoError(t, err)
 			require.Equal(t, c.region, cfg.Region)
-			require.Equal(t, c.ttl, cfg.MetadataTTL)
+			require.Equal(t, c.ttl, time.Duration(cfg.MetadataTTL))
 		})
 	}
 	cfg, err := resolve(t, nil, env, "")
@@ -131,6 +135,9 @@ func TestConfigErrors(t *testing.T) {
 		{"key without value", "uid:\n", "uid has no value"},
 		{"rule's key without value", "encryption:\n  - match: b\n    sse: ~\n", "encryption[0].sse has no value"},
 		{"two contradict", "anonymous: true\nprofile: x\n", "exclude"},
+		{"bad time", "metadata-ttl: long\n", "indefinite"},
+		{"negative time", "metadata-ttl: -1s\n", "indefinite"},
+		{"for ever and writable", "metadata-ttl: indefinite\n", "--read-only"},
 		{"tiny memory", "memory: 1MiB\n", "least"},
 		{"umask takes all", "umask: 0777\n", "umask"},
 		{"endpoint without scheme", "endpoint-url: s3.example.org\n", "https"},

@@ -76,7 +76,7 @@ func bindFileSystem(fs *pflag.FlagSet, c *Config) {
 	fs.Var(&c.Attributes, "attributes", "list: size and time from listings, owner and mode from the options below, no request for each file; full: mode, owner, mtime and symbolic links as stored with the object; auto: list when read-only, full otherwise")
 	fs.Var(&c.Exclusive, "exclusive", "when it is decided which of several machines has created a file with O_EXCL. close: by the first that closes it, the others are told by close; open: by open, at the cost of one more request")
 	fs.Var(&c.Unlink, "unlink", "when an object is deleted. now: before unlink returns; batched: up to 1,000 at a time, within 100ms, and before rmdir or fsync of the directory returns, which tell what failed")
-	fs.DurationVar(&c.MetadataTTL, "metadata-ttl", c.MetadataTTL, "how long names and attributes are believed without asking the store; own changes are seen at once")
+	fs.Var(&c.MetadataTTL, "metadata-ttl", "how long names and attributes are believed without asking the store; own changes are seen at once. 0 asks every time; indefinite, with --read-only, is for data that nobody changes: what was asked for once is not asked for again, not even by open")
 	fs.DurationVar(&c.AbsentTTL, "absent-ttl", c.AbsentTTL, "how long a name is believed to be absent that was not in a listing: 1s saves two of the three requests for each file that is unpacked or copied into a directory, and hides what others make there as long")
 	fs.Var(&c.UID, "uid", "owner of files that have none stored (default: the mounting user)")
 	fs.Var(&c.GID, "gid", "group of files that have none stored (default: the mounting user's)")

@@ -5,6 +5,9 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
+
+	"coffer/fs"
 )
 
 // The value types below serve flags, environment, -o and the config file
@@ -125,6 +128,33 @@ func (c *choice) Set(s string) error {
 func (c *choice) Type() string                   { return strings.Join(c.allowed, "|") }
 func (c choice) String() string                  { return c.value }
 func (c *choice) UnmarshalYAML(raw []byte) error { return c.Set(scalar(raw)) }
+
+// lifetime is for how long something is believed.
+type lifetime time.Duration
+
+func (l *lifetime) Set(s string) error {
+	if s == "indefinite" {
+		*l = lifetime(fs.Indefinite)
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return fmt.Errorf("%q is neither a duration such as 10s nor indefinite", s)
+	}
+	*l = lifetime(d)
+	return nil
+}
+
+func (l *lifetime) Type() string { return "duration" }
+
+func (l lifetime) String() string {
+	if l == lifetime(fs.Indefinite) {
+		return "indefinite"
+	}
+	return time.Duration(l).String()
+}
+
+func (l *lifetime) UnmarshalYAML(raw []byte) error { return l.Set(scalar(raw)) }
 
 // scalar strips the quotes and white space of a raw YAML scalar.
 func scalar(raw []byte) string {

@@ -246,6 +246,7 @@ func statfs(out *fuse.StatfsOut) {
 
 // OnForget implements gofuse.NodeOnForgetter.
 func (d *dir) OnForget() {
+	d.fsys.names.forgotten(d)
 	d.fsys.freeIno(d.EmbeddedInode())
 	d.fsys.hurryUnlinks(d.bucket) // the names that d hides would show again
 }

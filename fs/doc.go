@@ -10,7 +10,8 @@
 //	filesystem.go        what all inodes of one mount share
 //	tree.go ino.go       names, keys and inode numbers
 //	root.go dir.go       directories: the account; a bucket or a prefix
-//	lookup.go known.go   what the store says of a name; what is remembered of it
+//	lookup.go known.go   what the store says of a name; what is remembered of it;
+//	                     keptnames.go: in little room
 //	marker.go            the object that keeps a directory and its attributes
 //	listing.go           pure: keys of a listing -> names of a directory
 //	dirhandle.go         an open directory; dirpage.go: names with attributes;
@@ -56,6 +57,7 @@
 //	fsys.tree    parent and name of every inode
 //	fsys.mu      open buckets, inode numbers, dirty files
 //	heads.mu     remembered HEAD results
+//	names.mu     directories that remember names, in the order of their listings
 //
 // # Contexts
 //

@@ -24,6 +24,7 @@ type filesystem struct {
 	gate     *gate
 	tmpNames tmpNames
 	unlinks  unlinks
+	names    namesBudget
 	// background counts work that outlives its request: commits after the
 	// last close, and the like. Close waits for it.
 	background sync.WaitGroup
@@ -71,6 +72,7 @@ func newFilesystem(cfg Config) *filesystem {
 		attrs:   map[string]map[string]string{},
 		kept:    map[string]keptFile{},
 	}
+	f.names.most = namesMax
 	f.gate = newGate(&f.tree)
 	f.ahead, f.endAhead = context.WithCancel(context.Background())
 	return f

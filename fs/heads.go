@@ -139,19 +139,19 @@ func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Buc
 // A second look-up in a row opens a window of headsInFlight names, which
 // moves with the look-ups; one out of order sends nothing.
 type readAhead struct {
-	order []objstore.Entry
+	order []string
 	last  int // position of the last look-up, plus 1
 	sent  int // everything before this was sent or looked up
 }
 
-// add appends an entry of the listing and returns its position.
-func (r *readAhead) add(e objstore.Entry) int {
-	r.order = append(r.order, e)
+// add appends a file of the listing and returns its position.
+func (r *readAhead) add(name string) int {
+	r.order = append(r.order, name)
 	return len(r.order) - 1
 }
 
-// lookedUp notes a look-up and returns the entries to ask for now.
-func (r *readAhead) lookedUp(pos int) []objstore.Entry {
+// lookedUp notes a look-up and returns the names of those to ask for now.
+func (r *readAhead) lookedUp(pos int) []string {
 	inOrder := pos == r.last && pos > 0
 	r.last = pos + 1
 	if !inOrder {

@@ -14,13 +14,13 @@ import (
 func TestReadAheadOfHeads(t *testing.T) {
 	var r readAhead
 	for i := range 200 {
-		r.add(objstore.Entry{Key: fmt.Sprint(i)})
+		r.add(fmt.Sprint(i))
 	}
-	span := func(es []objstore.Entry) string {
-		if len(es) == 0 {
+	span := func(names []string) string {
+		if len(names) == 0 {
 			return ""
 		}
-		return es[0].Key + "-" + es[len(es)-1].Key
+		return names[0] + "-" + names[len(names)-1]
 	}
 	for _, step := range []struct {
 		pos  int

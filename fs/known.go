@@ -13,7 +13,7 @@ import (
 // and which own changes make an answer of the store outdated. It is guarded by
 // dir.mu.
 type knownNames struct {
-	listed map[string]listedName
+	listed keptNames
 	ahead  readAhead
 	// removed tells that a name was unlinked and none recalled since.
 	removed bool
@@ -57,8 +57,7 @@ type listedName struct {
 }
 
 const (
-	// listedMax bounds the names that one directory remembers from listings,
-	// at some 200 bytes each.
+	// listedMax bounds the names that are listed because of look-ups.
 	listedMax = 128 << 10
 	// changedMax bounds the changes that are kept apart by name.
 	changedMax = 64 << 10
@@ -134,21 +133,22 @@ func (d *dir) unlist(name string) {
 // made or removed is no directory stays true.
 func (d *dir) doubtLocked(name string) {
 	k := &d.known
-	was := k.listed[name]
-	delete(k.listed, name)
+	was := k.listed.names[name]
+	delete(k.listed.names, name)
 	switch {
 	case !d.tellsWholeLocked(time.Now()):
 	case d.fsys.cfg.AbsentTTL == 0 && !was.isDir:
-	case len(k.listed) >= listedMax:
+	case len(k.listed.names) >= listedMax:
 		k.clear()
 	default:
 		k.doubt(name)
 	}
+	d.countLocked()
 }
 
 // doubt notes that only the store knows what name is: a directory, perhaps.
 func (k *knownNames) doubt(nm string) {
-	k.listed[nm] = listedName{name: name{isDir: true}, pos: -1, doubtful: true}
+	k.listed.put(listedName{name: name{name: nm, isDir: true}, pos: -1, doubtful: true})
 }
 
 // tellsWholeLocked reports whether a listing of the whole says something of the
@@ -165,39 +165,32 @@ func (d *dir) useful() time.Duration {
 // remember keeps a name from a listing for the lookups that follow it.
 func (d *dir) remember(n name, since uint64, at time.Time) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	k := &d.known
-	if k.isOutdated(n.name, since) || d.fsys.cfg.MetadataTTL == 0 {
-		return
+	if k := &d.known; !k.isOutdated(n.name, since) && d.fsys.cfg.MetadataTTL > 0 {
+		k.add(n, at, d.fsys.full())
+		d.countLocked()
 	}
-	if len(k.listed) >= listedMax {
-		k.clear()
-	}
-	k.add(n, at, d.fsys.full())
+	d.mu.Unlock()
+	d.fsys.names.fit(d)
 }
 
 func (k *knownNames) add(n name, at time.Time, full bool) {
-	if k.listed == nil {
-		k.listed = map[string]listedName{}
-	}
 	l := listedName{name: n, at: at, pos: -1}
 	if !n.isDir && full {
-		l.pos = k.ahead.add(n.entry)
+		l.pos = k.ahead.add(n.name)
 	}
-	k.listed[n.name] = l
+	k.listed.put(l)
 }
 
 // clear forgets what was listed.
 func (k *knownNames) clear() {
-	k.listed, k.ahead, k.whole = nil, readAhead{}, time.Time{}
+	k.listed.names, k.ahead, k.whole = nil, readAhead{}, time.Time{}
 	k.listing++
 }
 
 // beginListing forgets the names of the last listing: another tells them anew.
 func (d *dir) beginListing() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.known.clear()
+	d.forgetNames()
+	d.fsys.names.used(d)
 }
 
 // recall returns a name as a listing told it not longer ago than names are
@@ -206,18 +199,19 @@ func (d *dir) beginListing() {
 // is unlinked before the next is recalled, which is how rm -r goes along, by
 // somebody of whom the kernel needs no attributes for that.
 func (d *dir) recall(nm string, needsNone bool) (listedName, bool) {
+	prefix := d.prefix()
 	d.mu.Lock()
 	k := &d.known
 	d.seenLocked(nm)
-	l, ok := k.listed[nm]
+	l, ok := k.listed.get(nm, prefix+nm)
 	ok = ok && !l.doubtful && time.Since(l.at) < d.fsys.cfg.MetadataTTL
 	var next []objstore.Entry
 	if ok && l.pos >= 0 {
 		removing := k.removed && needsNone && !d.isStickyLocked()
 		l.removing = removing && isPlain(l.entry)
-		for _, e := range k.ahead.lookedUp(l.pos) {
-			if !removing || !isPlain(e) {
-				next = append(next, e)
+		for _, nm := range k.ahead.lookedUp(l.pos) {
+			if l, ok := k.listed.get(nm, prefix+nm); ok && (!removing || !isPlain(l.entry)) {
+				next = append(next, l.entry)
 			}
 		}
 	}
@@ -272,7 +266,7 @@ func (d *dir) believes(name string) belief {
 			d.fsys.background.Go(func() { d.listWhole(most) })
 		}
 	}
-	l, told := k.listed[name]
+	l, told := k.listed.names[name]
 	switch {
 	case !d.tellsWholeLocked(now) || l.isDir:
 		return nothing
@@ -300,6 +294,8 @@ func (d *dir) renewedAfterLocked() time.Duration {
 func (d *dir) listWhole(most int) {
 	ctx, cancel := context.WithTimeout(d.fsys.ahead, questionTimeout)
 	defer cancel()
+	d.fsys.names.used(d)
+	defer d.fsys.names.fit(d)
 	since := d.ask()
 	defer d.answered()
 	d.mu.Lock()
@@ -338,18 +334,13 @@ func (d *dir) listWhole(most int) {
 // time. What somebody's own listing told is more, and is kept.
 func (d *dir) takeWholeLocked(all []name, since uint64, at time.Time) {
 	k := &d.known
-	maps.DeleteFunc(k.listed, func(_ string, l listedName) bool {
-		return l.unasked || time.Since(l.at) >= d.fsys.cfg.MetadataTTL
+	maps.DeleteFunc(k.listed.names, func(_ string, l keptName) bool {
+		return l.isUnasked || time.Since(k.listed.base.Add(l.at)) >= d.fsys.cfg.MetadataTTL
 	})
-	if k.whole = at; k.listed == nil {
-		k.listed = make(map[string]listedName, len(all))
-	}
+	k.whole = at
 	for _, n := range all {
-		if _, told := k.listed[n.name]; !told {
-			k.add(n, at, false)
-			l := k.listed[n.name]
-			l.unasked = true
-			k.listed[n.name] = l
+		if _, told := k.listed.names[n.name]; !told {
+			k.listed.put(listedName{name: n, at: at, pos: -1, unasked: true})
 		}
 	}
 	for name, change := range k.changed {
@@ -357,6 +348,7 @@ func (d *dir) takeWholeLocked(all []name, since uint64, at time.Time) {
 			k.doubt(name)
 		}
 	}
+	d.countLocked()
 }
 
 // rate counts what comes in a second.

@@ -130,7 +130,7 @@ func TestDoubtsEndWithTheListing(t *testing.T) {
 	d.takeWholeLocked(nil, 0, time.Now())
 	for i := range 3 * listedMax {
 		d.didChange(fmt.Sprint(i))
-		if n := len(d.known.listed); n > listedMax {
+		if n := len(d.known.listed.names); n > listedMax {
 			t.Fatalf("%d names are doubted", n)
 		}
 		if i == 0 && d.believes("0") != nothing {
@@ -140,7 +140,7 @@ func TestDoubtsEndWithTheListing(t *testing.T) {
 	for ttl, age := range map[time.Duration]time.Duration{time.Minute: time.Minute, 0: 0} {
 		d = knownDir(t, namedBucket{}, Config{MetadataTTL: time.Hour, AbsentTTL: ttl})
 		d.takeWholeLocked(nil, 0, time.Now().Add(-age))
-		if d.didChange("new"); len(d.known.listed) != 0 {
+		if d.didChange("new"); len(d.known.listed.names) != 0 {
 			t.Errorf("with an absent-ttl of %v a doubt is kept that says nothing", ttl)
 		}
 	}
@@ -196,7 +196,7 @@ func TestOwnListingIsKept(t *testing.T) {
 				t.Errorf("%d HEADs were sent ahead", b.heads.Load())
 			}
 			time.Sleep(10 * time.Second)
-			if d.listWhole(1000); !d.known.listed["f0010"].unasked {
+			if d.listWhole(1000); !d.known.listed.names["f0010"].isUnasked {
 				t.Errorf("%s: an old listing is kept", attributes)
 			}
 		}

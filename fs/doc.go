@@ -30,7 +30,8 @@
 //	attr.go              pure: attributes <-> what stat shows
 //	convention.go        pure: attributes <-> object metadata
 //	xattr.go             extended attributes <-> object metadata, and their inode side
-//	heads.go             HEAD results, single flight, remembered, sent ahead
+//	heads.go             HEAD results, single flight, remembered, sent ahead;
+//	                     kepthead.go: pure, in little room
 //	interrupt.go         which signals end a question
 //	errno.go             one table: kinds of error -> errno
 //

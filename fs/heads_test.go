@@ -108,15 +108,21 @@ func TestHeadsRemembersVersions(t *testing.T) {
 
 func TestHeadsStaysBounded(t *testing.T) {
 	h := newHeads()
+	h.most = 1000
 	hot := objstore.Object{Entry: objstore.Entry{Key: "hot"}}
 	h.remember("b", hot)
-	for i := range 3 * headsRemembered {
-		h.remember("b", objstore.Object{Entry: objstore.Entry{Key: fmt.Sprint(i)}})
+	for i := range 5 * h.most {
+		o := objstore.Object{Entry: objstore.Entry{Key: fmt.Sprint(i)}}
+		o.Headers.ContentType = fmt.Sprint("not common ", i)
+		h.remember("b", o)
 		if _, ok := h.recall("b", hot.Entry); !ok {
 			t.Fatal("what is used all the time was dropped")
 		}
-		if n := len(h.young) + len(h.old); n > headsRemembered {
+		if n := len(h.young) + len(h.old); n > h.most {
 			t.Fatalf("%d results are kept", n)
+		}
+		if n := len(h.common); n > commonMax {
+			t.Fatalf("%d texts are taken for common", n)
 		}
 	}
 }

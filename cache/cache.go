@@ -31,6 +31,7 @@ type Cache struct {
 	// damaged objects, Index and View left out, and the view that is read
 	// since: the blocks from before may still be on their way.
 	damaged map[Key]int64 // guarded by mu
+	fresh   []*Block      // guarded by mu; see Fill
 	closed  bool          // guarded by mu
 }
 
@@ -101,6 +102,7 @@ func (c *Cache) Close() error {
 	}
 	c.closed = true
 	c.mu.Unlock()
+	c.dropFresh()
 	c.tier.close()
 	if n := c.pool.slabs.close(); n > 0 {
 		return fmt.Errorf("cache: close: %d bytes are still in use by spans that were not released", n)
@@ -120,6 +122,7 @@ func (c *Cache) relieve() {
 		stages = append(stages, s)
 	}
 	c.mu.Unlock()
+	c.dropFresh()
 	for _, r := range readers {
 		r.relieve()
 	}

@@ -178,3 +178,57 @@ func TestIndefiniteMetadataTTL(t *testing.T) {
 		t.Errorf("the second time cost %d requests, the first of them %v", len(reqs), reqs[0])
 	}
 }
+
+// Small files that are all looked up and read cost a request each, once that has
+// shown; what they are and whose is right all the same.
+func TestSmallFilesCostOneRequest(t *testing.T) {
+	m, s := bucketMount(t)
+	const files = 120
+	mode := func(i int) os.FileMode { return 0o600 + os.FileMode(i%2*0o40) }
+	data := func(i int) string { return strings.Repeat(fmt.Sprintf("file %d\n", i), i+1) }
+	for i := range files {
+		must(t, os.WriteFile(m.path("bucket", fmt.Sprint(i)), []byte(data(i)), mode(i)))
+	}
+	m.stop()
+	m.start()
+	s.ResetRequests()
+	for i := range files {
+		got, err := os.ReadFile(m.path("bucket", fmt.Sprint(i)))
+		if err != nil || string(got) != data(i) {
+			t.Fatalf("file %d: %q, %v", i, got, err)
+		}
+	}
+	gets, heads := count(s, "GetObject", ""), count(s, "HeadObject", "")
+	t.Logf("%d GETs, %d HEADs", gets, heads)
+	if gets != files {
+		t.Errorf("%d GETs for %d files", gets, files)
+	}
+	if heads > files/3 {
+		t.Errorf("%d HEADs for %d files", heads, files)
+	}
+	for i := range files {
+		st, err := os.Stat(m.path("bucket", fmt.Sprint(i)))
+		must(t, err)
+		if st.Mode() != mode(i) || st.Size() != int64(len(data(i))) {
+			t.Errorf("file %d: mode %v and %d bytes, not %v and %d", i, st.Mode(), st.Size(), mode(i), len(data(i)))
+		}
+	}
+
+	// Files that are looked at only are not fetched for long.
+	m.stop()
+	m.start()
+	s.ResetRequests()
+	for i := range files / 2 {
+		if _, err := os.ReadFile(m.path("bucket", fmt.Sprint(i))); err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range files / 2 {
+		if _, err := os.Stat(m.path("bucket", fmt.Sprint(files/2+i))); err != nil {
+			t.Error(err)
+		}
+	}
+	if gets := count(s, "GetObject", ""); gets > files/2+40 {
+		t.Errorf("%d GETs where %d files were read", gets, files/2)
+	}
+}

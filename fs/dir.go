@@ -37,6 +37,7 @@ type dir struct {
 	unlinked     map[string]*unlinkedName
 	unlinkFailed error // of the last batch with a name of this directory
 	known        knownNames
+	burst        readBurst
 }
 
 // newDir returns the directory that hangs at pl.

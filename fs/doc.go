@@ -30,6 +30,7 @@
 //	attr.go              pure: attributes <-> what stat shows
 //	convention.go        pure: attributes <-> object metadata
 //	xattr.go             extended attributes <-> object metadata, and their inode side
+//	readburst.go         pure: whether look-ups are of files that are read then
 //	heads.go             HEAD results, single flight, remembered, sent ahead;
 //	                     kepthead.go: pure, in little room
 //	interrupt.go         which signals end a question

@@ -54,7 +54,8 @@ func (n *file) newHandle(ctx context.Context, flags uint32) *handle {
 func (h *handle) readerOf(o objstore.Object, version uint64) *cache.Reader {
 	h.mu.Lock()
 	old := h.reader
-	if old == nil || h.version != version || old.Ref().ETag != o.ETag {
+	first := old == nil
+	if first || h.version != version || old.Ref().ETag != o.ETag {
 		ref := o.Ref(h.file.bucket.Name())
 		ref.Key = h.file.key()
 		h.version = version
@@ -66,6 +67,12 @@ func (h *handle) readerOf(o objstore.Object, version uint64) *cache.Reader {
 	h.mu.Unlock()
 	if old != nil {
 		old.Close()
+	}
+	if first && o.Size <= wholeMax {
+		parent, _ := h.file.parent()
+		parent.mu.Lock()
+		parent.burst.didRead()
+		parent.mu.Unlock()
 	}
 	return r
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
+	"coffer/cache"
 	"coffer/objstore"
 )
 
@@ -108,9 +109,21 @@ func (h *heads) putLocked(k headKey, kept keptHead) {
 // ask sends a HEAD for the current version of key, once for all who ask at
 // the same time, and remembers the answer.
 func (h *heads) ask(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
+	return h.once(ctx, b, key, h.head)
+}
+
+// askWhole asks for the bytes of a small file as well, which go to c.
+func (h *heads) askWhole(ctx context.Context, b objstore.Bucket, key string, c *cache.Cache) (objstore.Object, error) {
+	return h.once(ctx, b, key, func(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
+		return h.whole(ctx, b, key, c)
+	})
+}
+
+// once asks a question about key, or waits for the answer to another's.
+func (h *heads) once(ctx context.Context, b objstore.Bucket, key string, question func(context.Context, objstore.Bucket, string) (objstore.Object, error)) (objstore.Object, error) {
 	result := h.flights.DoChan(flight(b.Name(), key), func() (any, error) {
 		// Detached: one caller that gives up must not fail the others.
-		return h.head(context.WithoutCancel(ctx), b, key)
+		return question(context.WithoutCancel(ctx), b, key)
 	})
 	select {
 	case r := <-result:
@@ -134,6 +147,23 @@ func (h *heads) head(ctx context.Context, b objstore.Bucket, key string) (objsto
 		h.remember(b.Name(), o)
 	}
 	return o, err
+}
+
+// whole fetches an object, for c if it is small, and remembers what the reply says
+// of it. Who may not read it is told its attributes all the same.
+func (h *heads) whole(ctx context.Context, b objstore.Bucket, key string, c *cache.Cache) (objstore.Object, error) {
+	gctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	defer cancel()
+	body, o, err := b.Get(gctx, objstore.Ref{Key: key}, objstore.GetOptions{})
+	if err != nil {
+		return h.head(ctx, b, key)
+	}
+	defer body.Close()
+	if o.Size <= wholeMax {
+		_ = c.Fill(o.Ref(b.Name()), o, body) // who reads the file is told
+	}
+	h.remember(b.Name(), o)
+	return o, nil
 }
 
 // askAhead starts a HEAD for e unless it is remembered or too many are under

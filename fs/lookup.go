@@ -110,11 +110,24 @@ func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding
 	if l.removing {
 		return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
 	}
-	o, err := d.fsys.heads.ask(ctx, d.bucket, key)
+	ask := d.fsys.heads.ask
+	if l.entry.SizeKnown && l.entry.Size > 0 && l.entry.Size <= wholeMax && d.readsWhatItLooksUp() {
+		ask = func(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
+			return d.fsys.heads.askWhole(ctx, b, key, d.fsys.cfg.Cache)
+		}
+	}
+	o, err := ask(ctx, d.bucket, key)
 	if err != nil {
 		return finding{}, err
 	}
 	return finding{obj: o, hasObj: true, complete: true}, nil
+}
+
+// readsWhatItLooksUp counts a look-up of a small file; see readBurst.
+func (d *dir) readsWhatItLooksUp() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.burst.lookedUp()
 }
 
 // findDir asks whether anything lies below key.

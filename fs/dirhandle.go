@@ -43,6 +43,7 @@ type dirHandle struct {
 	listed []listedName // from the beginning of the page
 	off    uint64       // of the last of listed
 	at     uint64       // of the last entry handed out
+	sent   uint64       // of the last whose HEAD was sent ahead
 	away   bool         // at is nowhere, see rereading
 	answer pageAnswer
 }
@@ -80,7 +81,7 @@ func (h *dirHandle) start() {
 			h.extras = append(h.extras, nm)
 		}
 	}
-	h.listed, h.off, h.at, h.away = nil, 0, 0, false
+	h.listed, h.off, h.at, h.sent, h.away = nil, 0, 0, 0, false
 	h.beginPage()
 }
 

@@ -273,7 +273,7 @@ func TestAttributesAreNotGuessed(t *testing.T) {
 		if asked := int(b.heads.Load() - before); asked > len(page)+headsInFlight {
 			t.Errorf("%d HEADs for %d names", asked, len(page))
 		}
-		if limit := b.takes * time.Duration(len(page)/headsInFlight+3); took > limit {
+		if limit := 2 * b.takes * time.Duration(len(page)/headsInFlight); took > limit {
 			t.Errorf("%d names took %v, want %v", len(page), took, limit)
 		}
 		k.lookup(page[0].Name)

@@ -66,8 +66,11 @@ func (h *dirHandle) beginPage() {
 func (h *dirHandle) askAhead() {
 	d := h.dir
 	for h.off < h.at+headsInFlight && h.list() {
-		if n := h.listed[len(h.listed)-1]; !n.isDir && n.entry.Key != "" {
-			d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, n.entry)
+	}
+	for h.sent = max(h.sent, h.at-1); h.sent < h.off; h.sent++ {
+		n := h.listed[uint64(len(h.listed))-(h.off-h.sent)]
+		if !n.isDir && n.entry.Key != "" && !d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, n.entry) {
+			return
 		}
 	}
 }

@@ -166,11 +166,14 @@ func (h *heads) whole(ctx context.Context, b objstore.Bucket, key string, c *cac
 	return o, nil
 }
 
-// askAhead starts a HEAD for e unless it is remembered or too many are under
-// way. wg counts it until ctx ends.
-func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) {
-	if _, ok := h.recall(b.Name(), e); ok || !h.ahead.TryAcquire(1) {
-		return
+// askAhead starts a HEAD for e unless it is remembered. It reports false when too
+// many are under way. wg counts it until ctx ends.
+func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Bucket, e objstore.Entry) bool {
+	if _, ok := h.recall(b.Name(), e); ok {
+		return true
+	}
+	if !h.ahead.TryAcquire(1) {
+		return false
 	}
 	wg.Go(func() {
 		defer h.ahead.Release(1)
@@ -178,6 +181,7 @@ func (h *heads) askAhead(ctx context.Context, wg *sync.WaitGroup, b objstore.Buc
 		// failure shows when somebody looks the name up.
 		_, _, _ = h.flights.Do(flight(b.Name(), e.Key), func() (any, error) { return h.head(ctx, b, e.Key) })
 	})
+	return true
 }
 
 // readAhead finds out when the files of a listing are looked up one after the

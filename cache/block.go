@@ -21,6 +21,22 @@ type Key struct {
 	View string
 	// Index is the block's offset in blocks.
 	Index int64
+	// Part is what there is of the block; the zero value is all of it.
+	Part Part
+}
+
+// Part is a stretch [From, To) of a block, in bytes. A read that belongs to
+// no stream fetches its pages only, as a small Block with a key of its own.
+type Part struct{ From, To int32 }
+
+// keyTail is the length of what appendTail appends.
+const keyTail = 16
+
+// appendTail appends what distinguishes the blocks of one object.
+func (k Key) appendTail(p []byte) []byte {
+	p = binary.BigEndian.AppendUint64(p, uint64(k.Index))
+	p = binary.BigEndian.AppendUint32(p, uint32(k.Part.From))
+	return binary.BigEndian.AppendUint32(p, uint32(k.Part.To))
 }
 
 // appendName appends the key as one string of bytes. Every text is preceded by
@@ -30,15 +46,15 @@ func (k Key) appendName(p []byte) []byte {
 		p = binary.AppendUvarint(p, uint64(len(s)))
 		p = append(p, s...)
 	}
-	return binary.BigEndian.AppendUint64(p, uint64(k.Index))
+	return k.appendTail(p)
 }
 
-// appendIndex returns the name of k, given what appendName makes of it without
-// its last eight bytes: an object's blocks differ in those only.
-func (k Key) appendIndex(object []byte) string {
+// nameIn returns the name of k, given what appendName makes of it without
+// its tail: an object's blocks differ in that only.
+func (k Key) nameIn(object []byte) string {
 	p := make([]byte, 0, 256)
 	p = append(p, object...)
-	return string(binary.BigEndian.AppendUint64(p, uint64(k.Index)))
+	return string(k.appendTail(p))
 }
 
 // Block is a piece of one object version. It is filled once, from front to
@@ -123,6 +139,14 @@ func (b *Block) release() {
 	b.pool.slabs.put(b.mem)
 	b.pool.budget.Release(cost)
 }
+
+// offset returns where in the object the block begins.
+func (b *Block) offset() int64 {
+	return b.key.Index*int64(b.pool.slabs.slabBytes) + int64(b.key.Part.From)
+}
+
+// partial reports whether b is a part of a block.
+func (b *Block) partial() bool { return b.key.Part != Part{} }
 
 // complete reports whether all bytes are there.
 func (b *Block) complete() bool { return b.filled.Load() == int64(len(b.data)) }
@@ -209,5 +233,5 @@ func (b *Block) forget(w blockWaiter) {
 
 // String names the block for a log.
 func (b *Block) String() string {
-	return fmt.Sprintf("%s/%s@%s[%d]", b.key.Bucket, b.key.Key, b.key.ETag, b.key.Index)
+	return fmt.Sprintf("%s/%s@%s[%d]%v", b.key.Bucket, b.key.Key, b.key.ETag, b.key.Index, b.key.Part)
 }

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"coffer/objstore"
 )
 
 // fetchMissing fills the gaps of a span with blocks that are being fetched.
 // The grant covers their cost.
-func (r *Reader) fetchMissing(s *Span, first int64, g *grant) error {
+func (r *Reader) fetchMissing(s *Span, q request, g *grant) error {
 	for i := 0; i < len(s.blocks); {
 		if s.blocks[i] != nil {
 			i++
@@ -21,7 +22,7 @@ func (r *Reader) fetchMissing(s *Span, first int64, g *grant) error {
 		for j < len(s.blocks) && s.blocks[j] == nil {
 			j++
 		}
-		if err := r.launch(first+int64(i), s.blocks[i:j], &g.n, false); err != nil {
+		if err := r.launch(q, i, s.blocks[i:j], &g.n, false); err != nil {
 			return err
 		}
 		i = j
@@ -29,31 +30,28 @@ func (r *Reader) fetchMissing(s *Span, first int64, g *grant) error {
 	return nil
 }
 
-// fetchAhead fetches what nobody has of [from, to), which begins and ends at
-// blocks, and keeps it for the reads to come. It returns false when there is
-// no memory for it.
-func (r *Reader) fetchAhead(from, to int64) bool {
-	block := r.c.cfg.BlockBytes
-	first := from / block
-	blocks := make([]*Block, (to-from+block-1)/block)
+// fetchAhead fetches what nobody has of q and keeps it for the reads to come.
+// It returns false when there is no memory for it.
+func (r *Reader) fetchAhead(q request) bool {
+	blocks := make([]*Block, r.pieces(q))
 	defer func() { r.hold(blocks) }()
 	for i := 0; i < len(blocks); {
 		if blocks[i] == nil {
-			blocks[i] = r.present(first + int64(i))
+			blocks[i] = r.present(r.keyOf(q, i))
 		}
 		if blocks[i] != nil {
 			i++
 			continue
 		}
-		j, cost := i+1, r.cost(first+int64(i))
+		j, cost := i+1, r.cost(r.keyOf(q, i))
 		for ; j < len(blocks); j++ {
 			if blocks[j] == nil { // else found when a longer run was tried
-				blocks[j] = r.present(first + int64(j))
+				blocks[j] = r.present(r.keyOf(q, j))
 			}
 			if blocks[j] != nil {
 				break
 			}
-			cost += r.cost(first + int64(j))
+			cost += r.cost(r.keyOf(q, j))
 		}
 		// Half a range is better than none.
 		for !r.c.pool.budget.TryAcquire(cost) {
@@ -63,11 +61,11 @@ func (r *Reader) fetchAhead(from, to int64) bool {
 			j = i + (j-i)/2
 			cost = 0
 			for k := i; k < j; k++ {
-				cost += r.cost(first + int64(k))
+				cost += r.cost(r.keyOf(q, k))
 			}
 		}
 		r.c.stats.prefetch.Add(cost)
-		err := r.launch(first+int64(i), blocks[i:j], &cost, true)
+		err := r.launch(q, i, blocks[i:j], &cost, true)
 		r.c.pool.budget.Release(cost)
 		if err != nil {
 			return false
@@ -78,20 +76,18 @@ func (r *Reader) fetchAhead(from, to int64) bool {
 }
 
 // present is find for blocks that nobody waits for: statistics do not count.
-func (r *Reader) present(index int64) *Block {
+func (r *Reader) present(key Key) *Block {
 	r.mu.Lock()
-	if b := r.held[index]; b != nil && !b.failed() {
+	if b := r.held[key.Index]; b != nil && !b.failed() {
 		b.retain()
 		r.mu.Unlock()
 		return b
 	}
 	r.mu.Unlock()
-	key := r.key
-	key.Index = index
 	if b := r.c.fly.join(key); b != nil {
 		return b
 	}
-	return r.c.tier.get(key, key.appendIndex(r.name))
+	return r.c.tier.get(key, key.nameIn(r.name))
 }
 
 // hold takes over the references to blocks that were fetched ahead. They are
@@ -104,6 +100,8 @@ func (r *Reader) hold(blocks []*Block) {
 	for _, b := range blocks {
 		switch {
 		case b == nil:
+		case keep && b.partial():
+			drop = append(r.keepPart(b, drop), b) // it has a reference of its own
 		case keep && r.held[b.key.Index] == nil:
 			r.held[b.key.Index] = b
 		default:
@@ -114,37 +112,35 @@ func (r *Reader) hold(blocks []*Block) {
 	releaseAll(drop)
 }
 
-// launch fills out with retained blocks from index first on and starts a fetch
-// for every run of them that nobody else is fetching. What the new blocks cost
-// is taken off granted.
-func (r *Reader) launch(first int64, out []*Block, granted *int64, ahead bool) error {
+// launch fills out with retained blocks for q, from its block i on, and starts
+// a fetch for every run of them that nobody else is fetching. What the new
+// blocks cost is taken off granted.
+func (r *Reader) launch(q request, i int, out []*Block, granted *int64, ahead bool) error {
 	own := make([]*Block, 0, len(out))
 	var spare []*Block
 	var failure error
-	for i := range out {
-		index := first + int64(i)
-		key := r.key
-		key.Index = index
-		b, err := r.c.pool.newBlock(key, r.length(index), ahead)
+	for k := range out {
+		key := r.keyOf(q, i+k)
+		b, err := r.c.pool.newBlock(key, r.length(key), ahead)
 		if err != nil {
 			failure = &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.Unknown, Err: err}
 			break
 		}
 		*granted -= int64(len(b.mem.buf)) // the block gives it back
 		if other := r.c.fly.claim(b); other != nil {
-			out[i] = other
+			out[k] = other
 			spare = append(spare, b)
 			continue
 		}
 		b.retain() // one for the fetch, one for out
-		out[i] = b
+		out[k] = b
 		own = append(own, b)
 	}
 	releaseAll(spare)
 	r.c.stats.misses.Add(int64(len(own)))
 	for i := 0; i < len(own); {
 		j := i + 1
-		for j < len(own) && own[j].key.Index == own[j-1].key.Index+1 {
+		for j < len(own) && own[j].offset() == own[j-1].offset()+int64(len(own[j-1].data)) {
 			j++
 		}
 		r.start(own[i:j:j])
@@ -171,7 +167,14 @@ func (r *Reader) start(blocks []*Block) {
 		ctx, cancel := context.WithTimeout(r.ctx, r.c.cfg.FetchTimeout)
 		defer cancel()
 		r.c.stats.fetches.Add(1)
+		begun := time.Now()
 		err := r.fill(ctx, blocks)
+		if err == nil && blocks[0].ahead {
+			last := blocks[len(blocks)-1]
+			r.mu.Lock()
+			r.win.fetched(last.offset()+int64(len(last.data))-blocks[0].offset(), time.Since(begun))
+			r.mu.Unlock()
+		}
 		if err != nil && r.ctx.Err() != nil {
 			err = errAbandoned
 		}
@@ -179,7 +182,7 @@ func (r *Reader) start(blocks []*Block) {
 			r.c.stats.fetchErrors.Add(1)
 			err = named("read", r.path(), err)
 			// Nobody may be waiting for it; who is gets the error as well.
-			r.c.cfg.Logger.Debug("fetch failed", "object", r.path(), "offset", blocks[0].key.Index*r.c.cfg.BlockBytes, "blocks", len(blocks), "error", err)
+			r.c.cfg.Logger.Debug("fetch failed", "object", r.path(), "offset", blocks[0].offset(), "blocks", len(blocks), "error", err)
 		}
 		r.land(blocks, err)
 	}()
@@ -209,7 +212,7 @@ func (r *Reader) land(blocks []*Block, err error) {
 
 // fill transfers a run of blocks by one Get.
 func (r *Reader) fill(ctx context.Context, blocks []*Block) (err error) {
-	from := blocks[0].key.Index * r.c.cfg.BlockBytes
+	from := blocks[0].offset()
 	length := int64(0)
 	for _, b := range blocks {
 		length += int64(len(b.data))

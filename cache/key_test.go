@@ -23,16 +23,16 @@ func contains(t *testing.T, mapping string, buf []byte) bool {
 }
 
 func FuzzKeyNamesAreDistinct(f *testing.F) {
-	f.Add("s", "b", "k", "e", "v", int64(0), "sb", "", "k", "e", "v", int64(0))
-	f.Add("", "\x01a", "", "", "", int64(1), "", "", "a", "", "", int64(1))
-	f.Fuzz(func(t *testing.T, s1, b1, k1, e1, v1 string, i1 int64, s2, b2, k2, e2, v2 string, i2 int64) {
-		a := Key{s1, b1, k1, objstore.ETag(e1), v1, i1}
-		b := Key{s2, b2, k2, objstore.ETag(e2), v2, i2}
+	f.Add("s", "b", "k", "e", "v", int64(0), int32(0), "sb", "", "k", "e", "v", int64(0), int32(4096))
+	f.Add("", "\x01a", "", "", "", int64(1), int32(0), "", "", "a", "", "", int64(1), int32(0))
+	f.Fuzz(func(t *testing.T, s1, b1, k1, e1, v1 string, i1 int64, p1 int32, s2, b2, k2, e2, v2 string, i2 int64, p2 int32) {
+		a := Key{s1, b1, k1, objstore.ETag(e1), v1, i1, Part{p1, p1 / 2}}
+		b := Key{s2, b2, k2, objstore.ETag(e2), v2, i2, Part{p2, p2 / 2}}
 		na, nb := string(a.appendName(nil)), string(b.appendName(nil))
 		if (a == b) != (na == nb) {
 			t.Fatalf("%+v %q and %+v %q", a, na, b, nb)
 		}
-		if got := a.appendIndex([]byte(na[:len(na)-8])); got != na {
+		if got := a.nameIn([]byte(na[:len(na)-keyTail])); got != na {
 			t.Fatalf("%q is not %q", got, na)
 		}
 	})

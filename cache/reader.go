@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"coffer/objstore"
@@ -13,6 +14,10 @@ import (
 // them: the kernel asks for a block in up to eight pieces, out of order, and
 // the memory tier may not want the block at all.
 const recentBlocks = 4
+
+// recentParts is how many parts of blocks a handle keeps: those that are
+// fetched ahead, and a few that were read.
+const recentParts = 8 + maxStrides
 
 // Reader reads one version of one object for one handle. Safe for concurrent
 // use: the kernel sends the reads of one handle in parallel.
@@ -34,6 +39,14 @@ type Reader struct {
 	win    window              // guarded by mu
 	held   map[int64]*Block    // guarded by mu; by index, retained
 	recent [recentBlocks]int64 // guarded by mu; indexes, the latest first; -1 is none
+	parts  []*Block            // guarded by mu; parts of blocks, the latest last, retained
+}
+
+// request is what a read needs of the object, [off, end): the blocks that it
+// touches or, when it is sparse, its own pages only.
+type request struct {
+	off, end int64
+	sparse   bool
 }
 
 // OpenReader returns a reader of ref, of which o tells size and checksum.
@@ -62,7 +75,7 @@ func (c *Cache) OpenReader(src Getter, ref objstore.Ref, o objstore.Object) *Rea
 	}
 	r.key = key
 	r.name = key.appendName(nil)
-	r.name = r.name[:len(r.name)-8]
+	r.name = r.name[:len(r.name)-keyTail]
 	c.readers[r] = struct{}{}
 	return r
 }
@@ -99,15 +112,25 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
 	}
 	g := grant{budget: r.c.pool.budget}
 	defer g.close()
+	r.mu.Lock()
+	p := r.win.read(off, int64(n))
+	r.mu.Unlock()
+	q := request{off: off, end: off + int64(n), sparse: p.sparse}
 	for {
-		s, err := r.begin(ctx, off, n, &g)
+		s, err := r.begin(ctx, q, &g)
 		if err != nil {
 			return nil, err
 		}
-		r.prefetch(off, n)
-		err = s.wait(ctx, off, r.c.cfg.BlockBytes)
+		r.prefetch(p)
+		p = plan{} // it is asked for
+		if !s.ready(off) {
+			r.mu.Lock()
+			r.win.stalled()
+			r.mu.Unlock()
+		}
+		err = s.wait(ctx, off)
 		if err == nil {
-			err = r.count(s, off+int64(n))
+			err = r.count(s, q.end)
 		}
 		if err == nil {
 			r.keep(s)
@@ -123,18 +146,17 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
 
 // begin pins the blocks of a read; those that nobody has are being fetched
 // when it returns.
-func (r *Reader) begin(ctx context.Context, off int64, n int, g *grant) (*Span, error) {
-	block := r.c.cfg.BlockBytes
+func (r *Reader) begin(ctx context.Context, q request, g *grant) (*Span, error) {
 	for {
-		s := newSpan(off, n, block)
-		missing, err := r.lookup(s, off/block)
+		s := newSpan(q.off, int(q.end-q.off), r.c.cfg.BlockBytes)
+		missing, err := r.lookup(s, q)
 		if err != nil {
 			s.Release()
 			return nil, err
 		}
 		if missing == 0 || g.take(missing) {
 			if missing > 0 {
-				err = r.fetchMissing(s, off/block, g)
+				err = r.fetchMissing(s, q, g)
 			}
 			if err != nil {
 				s.Release()
@@ -147,7 +169,7 @@ func (r *Reader) begin(ctx context.Context, off int64, n int, g *grant) (*Span, 
 		s.Release()
 		need := int64(0)
 		for i := range s.blocks {
-			need += r.cost(off/block + int64(i))
+			need += r.cost(r.keyOf(q, i))
 		}
 		if err := g.wait(ctx, need); err != nil {
 			return nil, named("read", r.path(), err)
@@ -187,9 +209,10 @@ func (g *grant) close() {
 	g.n = 0
 }
 
-// lookup pins what is held, under way or cached of the span's blocks, from
-// index first on, and returns the cost of those that are missing.
-func (r *Reader) lookup(s *Span, first int64) (missing int64, err error) {
+// lookup pins what is held, under way or cached of the span's blocks, and
+// returns the cost of those that are missing.
+func (r *Reader) lookup(s *Span, q request) (missing int64, err error) {
+	first := q.off / r.c.cfg.BlockBytes
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
@@ -201,11 +224,13 @@ func (r *Reader) lookup(s *Span, first int64) (missing int64, err error) {
 		index := first + int64(i)
 		b := r.held[index]
 		if b == nil {
-			continue
-		}
-		if b.failed() {
+			b = r.heldPart(r.keyOf(q, i))
+		} else if b.failed() {
 			delete(r.held, index)
 			drop = append(drop, b)
+			b = nil
+		}
+		if b == nil {
 			continue
 		}
 		b.retain()
@@ -220,40 +245,60 @@ func (r *Reader) lookup(s *Span, first int64) (missing int64, err error) {
 		return 0, nil
 	}
 	for i := range s.blocks {
-		if s.blocks[i] == nil {
-			s.blocks[i] = r.find(first + int64(i))
+		if s.blocks[i] != nil {
+			continue
 		}
-		if s.blocks[i] == nil {
-			missing += r.cost(first + int64(i))
+		key := r.keyOf(q, i)
+		if s.blocks[i] = r.find(key); s.blocks[i] == nil {
+			missing += r.cost(key)
 		}
 	}
 	return missing, nil
 }
 
-// find returns the block if it is under way or cached, retained, or nil.
-func (r *Reader) find(index int64) *Block {
-	key := r.key
-	key.Index = index
+// heldPart returns a part of a block that is held and covers that of key, or
+// nil. Called under mu.
+func (r *Reader) heldPart(key Key) *Block {
+	for _, b := range r.parts {
+		if p := b.key.Part; b.key.Index == key.Index && key.Part != (Part{}) && p.From <= key.Part.From && key.Part.To <= p.To && !b.failed() {
+			return b
+		}
+	}
+	return nil
+}
+
+// find returns the block if it is under way or cached, retained, or nil. All
+// of a block is as good as the part that is asked for.
+func (r *Reader) find(key Key) *Block {
+	if key.Part != (Part{}) {
+		all := key
+		all.Part = Part{}
+		if b := r.find(all); b != nil {
+			return b
+		}
+	}
 	if b := r.c.fly.join(key); b != nil {
 		r.c.stats.joins.Add(1)
 		return b
 	}
-	name := Key{Index: index}.appendIndex(r.name)
-	if b := r.c.tier.get(key, name); b != nil {
+	if b := r.c.tier.get(key, key.nameIn(r.name)); b != nil {
 		r.c.stats.hits.Add(1)
 		return b
 	}
 	return nil
 }
 
-// prefetch tells the window of a read and starts what it asks for, as far as
-// there is memory to spare.
-func (r *Reader) prefetch(off int64, n int) {
-	r.mu.Lock()
-	p := r.win.read(off, int64(n))
-	r.mu.Unlock()
+// prefetch starts what the window asks for, as far as there is memory to spare.
+func (r *Reader) prefetch(p plan) {
+	for i := range p.count {
+		at := p.from + i*p.step
+		if !r.fetchAhead(request{off: at, end: at + p.unit, sparse: true}) {
+			r.c.stats.refused.Add(1)
+			return
+		}
+	}
 	for at := p.from; at < p.to; at += p.unit {
-		if !r.fetchAhead(at, min(at+p.unit, p.to)) {
+		if !r.fetchAhead(request{off: at, end: min(at+p.unit, p.to)}) {
 			r.c.stats.refused.Add(1)
 			r.mu.Lock()
 			r.win.refused(at)
@@ -264,12 +309,12 @@ func (r *Reader) prefetch(off int64, n int) {
 }
 
 // count tells the tally of the blocks that a read up to end has come to the
-// end of. When the object turns out to be damaged, the next reader asks for all
+// end of, or to what was counted before, and of parts of blocks at once. When the object turns out to be damaged, the next reader asks for all
 // of it anew.
 func (r *Reader) count(s *Span, end int64) error {
 	for _, b := range s.blocks {
-		from := b.key.Index * r.c.cfg.BlockBytes
-		if from+int64(len(b.data)) > end {
+		from := b.offset()
+		if to := from + int64(len(b.data)); end < to && !b.partial() && !r.tally.counted(end, to) {
 			continue
 		}
 		if err := r.tally.add(from, b.data); err != nil {
@@ -293,19 +338,40 @@ func (r *Reader) keep(s *Span) {
 	r.mu.Lock()
 	changed := false
 	for _, b := range s.blocks {
+		if b.partial() {
+			changed = changed || !slices.Contains(r.parts, b)
+			continue
+		}
 		changed = r.touch(b.key.Index) || r.held[b.key.Index] == nil || changed
 	}
 	if changed && !r.closed && !r.c.pool.budget.Contended() {
 		for _, b := range s.blocks {
-			if r.held[b.key.Index] == nil {
+			if b.partial() {
+				drop = r.keepPart(b, drop)
+			} else if r.held[b.key.Index] == nil {
 				b.retain()
 				r.held[b.key.Index] = b
 			}
 		}
-		drop = r.sweep()
+		drop = append(drop, r.sweep()...)
 	}
 	r.mu.Unlock()
 	releaseAll(drop)
+}
+
+// keepPart holds a part of a block instead of the oldest one, which it appends
+// to drop. Called under mu.
+func (r *Reader) keepPart(b *Block, drop []*Block) []*Block {
+	if slices.Contains(r.parts, b) {
+		return drop
+	}
+	b.retain()
+	r.parts = append(r.parts, b)
+	if len(r.parts) > recentParts {
+		drop = append(drop, r.parts[0])
+		r.parts = slices.Delete(r.parts, 0, 1)
+	}
+	return drop
 }
 
 // touch moves an index to the front of the recent ones and reports whether it
@@ -352,7 +418,8 @@ func (r *Reader) relieve() {
 // dropHeld empties held; the caller releases the result after unlocking.
 // Called under mu.
 func (r *Reader) dropHeld() []*Block {
-	drop := make([]*Block, 0, len(r.held))
+	drop := r.parts
+	r.parts = nil
 	for _, b := range r.held {
 		drop = append(drop, b)
 	}
@@ -387,13 +454,38 @@ func (r *Reader) Close() error {
 // path names the object in errors.
 func (r *Reader) path() string { return r.ref.Bucket + "/" + r.ref.Key }
 
-// length returns the bytes of the block with this index.
-func (r *Reader) length(index int64) int {
-	return int(min(r.c.cfg.BlockBytes, r.size-index*r.c.cfg.BlockBytes))
+// pieces returns how many blocks a request touches.
+func (r *Reader) pieces(q request) int {
+	return int((q.end-1)/r.c.cfg.BlockBytes - q.off/r.c.cfg.BlockBytes + 1)
+}
+
+// keyOf returns the key of the i-th block of a request, or of the part of it
+// that is needed.
+func (r *Reader) keyOf(q request, i int) Key {
+	key := r.key
+	key.Index = q.off/r.c.cfg.BlockBytes + int64(i)
+	if !q.sparse {
+		return key
+	}
+	start, length := key.Index*r.c.cfg.BlockBytes, int64(r.length(key))
+	from := max(q.off-start, 0) / minSlot * minSlot
+	to := min((q.end-start+minSlot-1)/minSlot*minSlot, length)
+	if to-from < length {
+		key.Part = Part{From: int32(from), To: int32(to)}
+	}
+	return key
+}
+
+// length returns the bytes of the block with this key.
+func (r *Reader) length(key Key) int {
+	if key.Part != (Part{}) {
+		return int(key.Part.To - key.Part.From)
+	}
+	return int(min(r.c.cfg.BlockBytes, r.size-key.Index*r.c.cfg.BlockBytes))
 }
 
 // cost returns what that block takes from the budget.
-func (r *Reader) cost(index int64) int64 { return r.c.pool.cost(r.length(index)) }
+func (r *Reader) cost(key Key) int64 { return r.c.pool.cost(r.length(key)) }
 
 func releaseAll(blocks []*Block) {
 	for _, b := range blocks {

@@ -404,16 +404,86 @@ func TestSequentialReadsKeepRangesInFlight(t *testing.T) {
 	})
 }
 
-func TestRandomReadsFetchNeededBlocksOnly(t *testing.T) {
-	c := testCache(t, Config{BlockBytes: 64 << 10, MemoryBytes: 64 << 20})
-	f := newFake(32<<20, 11)
-	r := c.OpenReader(f, f.ref(), f.object())
-	defer r.Close()
-	for i := range 64 {
-		_, err := readAll(r, int64(i*37%64)*(512<<10)+4096, 4096)
-		require.NoError(t, err)
+// One Get a read, of its own pages, in whichever blocks they lie.
+func TestRandomReadsFetchTheirPagesOnly(t *testing.T) {
+	const size = 64 << 20
+	for _, n := range []int{100, 4 << 10, 48 << 10} {
+		t.Run(fmt.Sprint(n, " bytes"), func(t *testing.T) {
+			c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: 64 << 20})
+			f := newFake(size+5, 11)
+			r := c.OpenReader(f, f.ref(), f.object())
+			defer r.Close()
+			const reads = 60
+			pages := int64(0)
+			for i := range reads {
+				// A different block each time; every third read lies across two.
+				off := int64(1+i*37%61)<<20 + int64(i%2)*333 - int64(i%3/2*n/2)
+				got, err := readAll(r, off, n)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(want(f, off, n), got), "at %d", off)
+				pages += (off+int64(n)-1)/minSlot - off/minSlot + 1
+			}
+			got, err := readAll(r, size-100, 200) // the last page is short
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want(f, size-100, 200), got))
+			require.EqualValues(t, reads+1, f.gets.Load(), "requests")
+			require.EqualValues(t, pages*minSlot+minSlot+5, c.Stats().FetchedBytes)
+		})
 	}
-	require.EqualValues(t, 64*64<<10, c.Stats().FetchedBytes)
+}
+
+func TestPartsAreFoundAgain(t *testing.T) {
+	c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: 64 << 20})
+	f := newFake(32<<20, 12)
+	read := func(r *Reader, off int64, n int) {
+		t.Helper()
+		got, err := readAll(r, off, n)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want(f, off, n), got))
+	}
+	a := c.OpenReader(f, f.ref(), f.object())
+	read(a, 5<<20, 64<<10)
+	a.win = window{block: 1 << 20, size: 32 << 20, streams: make([]stream, 1)}
+	read(a, 5<<20+4096, 8192) // within what the handle holds
+	require.EqualValues(t, 1, f.gets.Load())
+	require.NoError(t, a.Close())
+
+	b := c.OpenReader(f, f.ref(), f.object())
+	defer b.Close()
+	read(b, 5<<20, 64<<10) // the same, from the tier
+	require.EqualValues(t, 1, f.gets.Load())
+	read(b, 5<<20+64<<10, 64<<10) // the next: all of the block
+	require.EqualValues(t, 2, f.gets.Load())
+	require.EqualValues(t, 1<<20, f.requests[1].Length)
+	b.win = window{block: 1 << 20, size: 32 << 20, streams: make([]stream, 1)}
+	read(b, 5<<20+500<<10, 4096) // the block serves for its parts
+	require.EqualValues(t, 2, f.gets.Load())
+	read(b, 5<<20+1<<20-4096, 8192) // a part beside a block that is there
+	require.EqualValues(t, 4096, f.requests[2].Length)
+}
+
+// Reads at equal distances are fetched ahead, and nothing between them.
+func TestStridedReadsAreFetchedAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: 64 << 20})
+		f := newFake(256<<20, 13)
+		f.delay = 30 * time.Millisecond
+		r := c.OpenReader(f, f.ref(), f.object())
+		start := time.Now()
+		reads := int64(0)
+		for off := int64(2 << 20); off < r.Size(); off += 3 << 20 {
+			got, err := readAll(r, off, 16<<10)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want(f, off, 16<<10), got))
+			reads++
+		}
+		require.Less(t, time.Since(start), 20*f.delay, "%d reads", reads)
+		require.EqualValues(t, reads, f.gets.Load())
+		require.EqualValues(t, reads*16<<10, c.Stats().FetchedBytes)
+		require.NoError(t, r.Close())
+		require.Zero(t, c.Stats().WastedBytes)
+		closeCache(t, c)
+	})
 }
 
 func TestVersionsDoNotMix(t *testing.T) {

@@ -58,12 +58,22 @@ func (s *Span) Release() {
 	}
 }
 
+// ready reports whether wait returns at once.
+func (s *Span) ready(off int64) bool {
+	for _, b := range s.blocks {
+		if b.filled.Load() < min(off+int64(s.n)-b.offset(), int64(len(b.data))) {
+			return false
+		}
+	}
+	return true
+}
+
 // wait returns when the bytes of the read at off are there, and cuts the
 // slices.
-func (s *Span) wait(ctx context.Context, off, blockBytes int64) error {
+func (s *Span) wait(ctx context.Context, off int64) error {
 	end := off + int64(s.n)
 	for i, b := range s.blocks {
-		start := b.key.Index * blockBytes
+		start := b.offset()
 		from, to := max(off-start, 0), min(end-start, int64(len(b.data)))
 		if err := b.wait(ctx, to); err != nil {
 			return err

@@ -96,6 +96,38 @@ func TestTallyComparesOnlyWhatWasRead(t *testing.T) {
 	}
 }
 
+// A part that was read by itself counts as it was, not as it comes again with
+// all of its block.
+func TestTallyCountsParts(t *testing.T) {
+	const block = 250_000
+	f := newFake(4*block, 7)
+	o := f.stored(objstore.CRC32C)
+	for _, flip := range []int{-1, 250_000, 250_100, 310_000, 499_999} {
+		for range 10 {
+			y := newTally("b/k", o, block)
+			order := rand.Perm(4)
+			for _, b := range order {
+				if b == 1 {
+					for _, p := range [][2]int{{250_000, 250_200}, {300_000, 320_000}, {250_200, 250_300}, {499_000, 500_000}} {
+						part := append([]byte(nil), f.data[p[0]:p[1]]...)
+						if p[0] <= flip && flip < p[1] {
+							part[flip-p[0]] ^= 1
+						}
+						require.NoError(t, y.add(int64(p[0]), part))
+					}
+				}
+				_ = y.add(int64(b)*block, f.data[b*block:(b+1)*block])
+			}
+			if flip >= 0 {
+				require.ErrorIs(t, y.damaged(), objstore.Integrity, "flip %d, order %v", flip, order)
+				continue
+			}
+			require.NoError(t, y.damaged())
+			require.Equal(t, []run{{0, y.size, y.want}}, y.runs)
+		}
+	}
+}
+
 // A million reads here and there cost no memory for ever.
 func TestTallyGivesUp(t *testing.T) {
 	f := newFake(1_000_000, 5)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"container/list"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -67,7 +68,8 @@ type Block struct {
 	pool *pool
 	// ahead tells that it was fetched before anybody asked for it.
 	ahead bool
-	used  atomic.Bool // somebody read from it
+	used  atomic.Bool   // somebody read from it
+	aged  *list.Element // guarded by tier.mu; nil outside of the tier
 
 	refs   atomic.Int64
 	filled atomic.Int64 // data[:filled] is valid

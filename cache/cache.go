@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"coffer/objstore"
 )
@@ -23,6 +24,8 @@ type Cache struct {
 	tier  *tier
 	fly   flights
 	stats counters
+
+	streaming atomic.Int64 // readers that have read ahead
 
 	mu      sync.Mutex
 	readers map[*Reader]struct{} // guarded by mu; open ones
@@ -87,6 +90,12 @@ func (c *Cache) Budget() *Budget { return c.pool.budget }
 // MaxRead returns the longest read in bytes: with everything else at its worst
 // this much is still free for it, at any offset.
 func (c *Cache) MaxRead() int { return int(c.cfg.MemoryBytes/8 - c.cfg.BlockBytes) }
+
+// share returns the bytes that each of the streams can have ahead: what the
+// tier's floor and the reserve leave.
+func (c *Cache) share() int64 {
+	return c.cfg.MemoryBytes / 4 * 3 / max(c.streaming.Load(), 1)
+}
 
 // Close frees the memory. Readers and stages must have been closed; it is an
 // error when they were not, and then nothing is done.

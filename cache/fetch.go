@@ -54,7 +54,7 @@ func (r *Reader) fetchAhead(q request) bool {
 			cost += r.cost(r.keyOf(q, j))
 		}
 		// Half a range is better than none.
-		for !r.c.pool.budget.TryAcquire(cost) {
+		for !r.takeAhead(cost) {
 			if j-i <= 1 {
 				return false
 			}
@@ -73,6 +73,13 @@ func (r *Reader) fetchAhead(q request) bool {
 		i = j
 	}
 	return true
+}
+
+// takeAhead takes memory for what is fetched ahead: free memory or, so that a
+// deep window is possible in a small budget, that of the oldest cached blocks.
+func (r *Reader) takeAhead(n int64) bool {
+	b := r.c.pool.budget
+	return b.TryAcquire(n) || !b.Contended() && r.c.tier.give(n) && b.TryAcquire(n)
 }
 
 // present is find for blocks that nobody waits for: statistics do not count.

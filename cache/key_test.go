@@ -38,6 +38,45 @@ func FuzzKeyNamesAreDistinct(f *testing.F) {
 	})
 }
 
+func TestTierGivesWay(t *testing.T) {
+	const blocks = 20
+	var st counters
+	p := &pool{budget: NewBudget(blocks*64<<10, 0, 0, nil), slabs: newSlabs(64 << 10), stats: &st}
+	tr, err := newTier(blocks*(64<<10+tierItemOverhead), 64<<10) // the floor is four
+	require.NoError(t, err)
+	var all []*Block
+	for i := range int64(blocks) {
+		require.True(t, p.budget.TryAcquire(64<<10))
+		b, err := p.newBlock(Key{Key: "k", Index: i}, 64<<10, false)
+		require.NoError(t, err)
+		b.advance(64 << 10)
+		tr.add(b)
+		all = append(all, b)
+	}
+	tr.settle()
+	releaseAll(all[1:])
+	there := func() (indexes []int64) {
+		for _, b := range all {
+			if got := tr.get(b.key, string(b.key.appendName(nil))); got != nil {
+				indexes = append(indexes, b.key.Index)
+				got.release()
+			}
+		}
+		return indexes
+	}
+	require.Len(t, there(), blocks)
+	require.True(t, tr.give(3*64<<10-1))
+	require.Equal(t, []int64{0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}, there(), "the oldest that nobody uses")
+	require.EqualValues(t, (blocks-3)*64<<10, p.budget.Used())
+	require.True(t, tr.give(12*64<<10))
+	require.False(t, tr.give(2*64<<10), "the floor stays")
+	require.EqualValues(t, 5*64<<10, tr.bytes.Load())
+	all[0].release()
+	tr.close()
+	require.Zero(t, p.budget.Used())
+	require.Zero(t, tr.age.Len())
+}
+
 func TestTierOwnsOneReference(t *testing.T) {
 	var st counters
 	p := &pool{budget: NewBudget(1<<20, 0, 0, nil), slabs: newSlabs(64 << 10), stats: &st}

@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"container/list"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/dgraph-io/ristretto/v2"
@@ -10,6 +12,9 @@ import (
 // tierItemOverhead is what a cached block costs beside its bytes: the Block,
 // its key's strings and the entries in ristretto's maps, roughly.
 const tierItemOverhead = 512
+
+// maxGive bounds how many blocks are dropped at a time.
+const maxGive = 64
 
 // tier keeps complete blocks in memory, as many as its share allows.
 // ristretto decides which ones are worth it.
@@ -20,13 +25,17 @@ const tierItemOverhead = 512
 // reason: evicted, refused, dropped or cleared.
 type tier struct {
 	cache *ristretto.Cache[string, *Block]
+	floor int64        // give leaves as many bytes
 	bytes atomic.Int64 // cost of what is inside, the queue included
+
+	mu  sync.Mutex
+	age *list.List // guarded by mu; of *Block, the oldest first
 }
 
 // newTier returns a tier for about limit bytes. The caller closes it after all
 // its users have stopped: Close races with Set inside of ristretto.
 func newTier(limit, blockBytes int64) (*tier, error) {
-	t := &tier{}
+	t := &tier{floor: limit / 5, age: list.New()}
 	// Ten counters an item are ristretto's advice. Files may be much smaller
 	// than a block; 100,000 counters take about 300 KiB.
 	counters := max(10*limit/blockBytes, 100_000)
@@ -42,8 +51,7 @@ func newTier(limit, blockBytes int64) (*tier, error) {
 			if b == nil { // an eviction that lost a race inside of ristretto
 				return
 			}
-			t.bytes.Add(-int64(len(b.mem.buf)))
-			b.release()
+			t.left(b)
 		},
 	})
 	if err != nil {
@@ -67,10 +75,48 @@ func (t *tier) add(b *Block) {
 	b.retain()
 	cost := int64(len(b.mem.buf))
 	t.bytes.Add(cost)
-	if !t.cache.Set(string(b.key.appendName(nil)), b, cost+tierItemOverhead) {
-		t.bytes.Add(-cost)
-		b.release() // OnExit is not called for a value that was dropped
+	t.mu.Lock()
+	if b.aged == nil { // else it was added twice
+		b.aged = t.age.PushBack(b)
 	}
+	t.mu.Unlock()
+	if !t.cache.Set(string(b.key.appendName(nil)), b, cost+tierItemOverhead) {
+		t.left(b) // OnExit is not called for a value that was dropped
+	}
+}
+
+// left takes note that a block is not in the tier any more.
+func (t *tier) left(b *Block) {
+	t.mu.Lock()
+	if b.aged != nil {
+		t.age.Remove(b.aged)
+		b.aged = nil
+	}
+	t.mu.Unlock()
+	t.bytes.Add(-int64(len(b.mem.buf)))
+	b.release()
+}
+
+// give drops the oldest blocks that nobody else uses, n bytes of them or more,
+// and reports whether it did: a stream needs them more. What is yet to be read
+// stays, and so does the floor.
+func (t *tier) give(n int64) bool {
+	if t.bytes.Load()-n < t.floor {
+		return false
+	}
+	var names []string
+	t.mu.Lock()
+	for e := t.age.Front(); e != nil && n > 0 && len(names) < maxGive; e = e.Next() {
+		if b := e.Value.(*Block); b.refs.Load() == 1 && (!b.ahead || b.used.Load()) {
+			names = append(names, string(b.key.appendName(nil)))
+			n -= int64(len(b.mem.buf))
+		}
+	}
+	t.mu.Unlock()
+	for _, name := range names {
+		t.cache.Del(name) // ends in OnExit
+	}
+	return n <= 0
 }
 
 // settle waits until everything that was added is either visible or released.

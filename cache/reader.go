@@ -34,12 +34,13 @@ type Reader struct {
 	wg     sync.WaitGroup // fetches
 	tally  *tally
 
-	mu     sync.Mutex
-	closed bool                // guarded by mu
-	win    window              // guarded by mu
-	held   map[int64]*Block    // guarded by mu; by index, retained
-	recent [recentBlocks]int64 // guarded by mu; indexes, the latest first; -1 is none
-	parts  []*Block            // guarded by mu; parts of blocks, the latest last, retained
+	mu      sync.Mutex
+	closed  bool                // guarded by mu
+	streams bool                // guarded by mu; counted in Cache.streaming
+	win     window              // guarded by mu
+	held    map[int64]*Block    // guarded by mu; by index, retained
+	recent  [recentBlocks]int64 // guarded by mu; indexes, the latest first; -1 is none
+	parts   []*Block            // guarded by mu; parts of blocks, the latest last, retained
 }
 
 // request is what a read needs of the object, [off, end): the blocks that it
@@ -114,6 +115,10 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
 	defer g.close()
 	r.mu.Lock()
 	p := r.win.read(off, int64(n))
+	if !r.streams && !r.closed && r.win.streaming() {
+		r.streams = true
+		r.c.streaming.Add(1)
+	}
 	r.mu.Unlock()
 	q := request{off: off, end: off + int64(n), sparse: p.sparse}
 	for {
@@ -301,7 +306,7 @@ func (r *Reader) prefetch(p plan) {
 		if !r.fetchAhead(request{off: at, end: min(at+p.unit, p.to)}) {
 			r.c.stats.refused.Add(1)
 			r.mu.Lock()
-			r.win.refused(at)
+			r.win.refused(at, r.c.share())
 			r.mu.Unlock()
 			return
 		}
@@ -440,6 +445,9 @@ func (r *Reader) Close() error {
 		return nil
 	}
 	r.closed = true
+	if r.streams {
+		r.c.streaming.Add(-1)
+	}
 	drop := r.dropHeld()
 	r.mu.Unlock()
 	r.cancel()

@@ -9,7 +9,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -400,6 +402,109 @@ func TestSequentialReadsKeepRangesInFlight(t *testing.T) {
 		require.EqualValues(t, len(f.data), total, "every byte once")
 		require.NoError(t, r.Close())
 		require.Zero(t, c.Stats().WastedBytes)
+		closeCache(t, c)
+	})
+}
+
+// wire is a store with latency and a rate on each connection, in the time of
+// a synctest. Its bytes are whatever the memory holds.
+type wire struct {
+	size  int64
+	first time.Duration
+	rate  float64 // bytes a second
+	open  atomic.Int64
+	most  atomic.Int64
+}
+
+func (w *wire) Get(_ context.Context, _ objstore.Ref, o objstore.GetOptions) (io.ReadCloser, objstore.Object, error) {
+	n := w.open.Add(1)
+	for m := w.most.Load(); n > m && !w.most.CompareAndSwap(m, n); m = w.most.Load() {
+	}
+	time.Sleep(w.first)
+	return &wireBody{w: w, left: o.Range.Length}, objectOf(w.size), nil
+}
+
+type wireBody struct {
+	w    *wire
+	left int64
+}
+
+func (b *wireBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), b.left, 1<<20)
+	time.Sleep(time.Duration(float64(n) / b.w.rate * float64(time.Second)))
+	b.left -= n
+	return int(n), nil
+}
+
+func (b *wireBody) Close() error { b.w.open.Add(-1); return nil }
+
+// readThrough reads size bytes in order and returns the rate of the last half.
+func readThrough(t *testing.T, r *Reader) float64 {
+	t.Helper()
+	var half time.Time
+	for off := int64(0); off < r.Size(); off += 1 << 20 {
+		if off == r.Size()/2 {
+			half = time.Now()
+		}
+		s, err := r.ReadAt(t.Context(), off, 1<<20)
+		require.NoError(t, err)
+		s.Release()
+	}
+	return float64(r.Size()/2) / time.Since(half).Seconds()
+}
+
+// A stream over latency fills the budget with transfers, at the cost of the
+// tier, which keeps its floor.
+func TestStreamOverLatencyReachesTheSumOfItsConnections(t *testing.T) {
+	for _, tc := range []struct {
+		memory int64
+		conns  float64
+	}{
+		{512 << 20, 30},
+		{256 << 20, 21}, // of 24 in 7/8 - 1/8 of the budget, less what was just read
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: tc.memory})
+			w := &wire{size: 4 << 30, first: 30 * time.Millisecond, rate: 90e6}
+			r := c.OpenReader(w, objstore.Ref{Bucket: "b", Key: "k", ETag: "v1"}, objectOf(w.size))
+			rate := readThrough(t, r)
+			sum := tc.conns * float64(maxRange) / (w.first.Seconds() + float64(maxRange)/w.rate)
+			t.Logf("%d MiB: %.0f MB/s of %.0f, at most %d connections, %d refused", tc.memory>>20, rate/1e6, sum/1e6, w.most.Load(), c.Stats().PrefetchRefused)
+			require.GreaterOrEqual(t, rate, 0.95*sum)
+			require.GreaterOrEqual(t, c.Stats().CachedBytes, tc.memory/8)
+			require.NoError(t, r.Close())
+			closeCache(t, c)
+		})
+	}
+}
+
+// Many streams share what there is: nobody starves, the budget holds.
+func TestStreamsShareTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: 256 << 20})
+		var wg sync.WaitGroup
+		var took [64]time.Duration
+		for i := range took {
+			w := &wire{size: 64 << 20, first: 30 * time.Millisecond, rate: 90e6}
+			r := c.OpenReader(w, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, objectOf(w.size))
+			wg.Go(func() {
+				start := time.Now()
+				readThrough(t, r)
+				took[i] = time.Since(start)
+				if err := r.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		slices.Sort(took[:])
+		t.Log(took[0], took[32], took[63], c.Stats().PrefetchRefused)
+		// Without anything ahead it takes 2.66 s: who comes late gets that.
+		require.Less(t, took[63], 3500*time.Millisecond)
+		require.Less(t, c.Stats().FetchedBytes, int64(64*64<<20)*11/10)
 		closeCache(t, c)
 	})
 }

@@ -11,16 +11,21 @@ import (
 )
 
 const (
-	minDefaultMemory = 256 << 20
-	maxDefaultMemory = 4 << 30
+	minDefaultMemory = 64 << 20
+	maxDefaultMemory = 256 << 20
 )
 
-// DefaultMemory returns the memory budget in bytes that suits this process: an
-// eighth of what the machine or its cgroup allows, whichever is less, from
-// 256 MiB to 4 GiB. Batch systems set the cgroup to what the job asked for,
-// and the job itself wants most of it.
-func DefaultMemory() int64 {
-	return min(max(memoryLimit(os.DirFS("/"))/8, minDefaultMemory), maxDefaultMemory)
+// DefaultMemory returns the memory budget in bytes that suits this process: a
+// sixteenth of what the machine or its cgroup allows, whichever is less, from
+// 64 to 256 MiB. Batch systems set the cgroup to what the job asked for, and
+// the job itself wants most of it. The kernel's page cache is the first cache
+// of a machine and gives way when programs need the memory; that of a daemon
+// cannot. So there need be no more here than keeps transfers going: deep
+// windows of a few streams, the buffers of a few files being written.
+func DefaultMemory() int64 { return defaultMemory(memoryLimit(os.DirFS("/"))) }
+
+func defaultMemory(limit int64) int64 {
+	return min(max(limit/16, minDefaultMemory), maxDefaultMemory)
 }
 
 // memoryLimit returns the bytes of memory that the process may use, by the

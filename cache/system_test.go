@@ -2,6 +2,7 @@ package cache
 
 import (
 	"math"
+	"os"
 	"testing"
 	"testing/fstest"
 
@@ -51,9 +52,15 @@ func TestMemoryLimit(t *testing.T) {
 			require.Equal(t, tc.want, memoryLimit(root))
 		})
 	}
-	n := DefaultMemory()
-	require.GreaterOrEqual(t, n, int64(minDefaultMemory))
-	require.LessOrEqual(t, n, int64(maxDefaultMemory))
+}
+
+func TestDefaultMemory(t *testing.T) {
+	for limit, want := range map[int64]int64{
+		512 << 20: 64 << 20, 1 << 30: 64 << 20, 2 << 30: 128 << 20, 4 << 30: 256 << 20, math.MaxInt64: 256 << 20,
+	} {
+		require.Equal(t, want, defaultMemory(limit), "limit %d", limit)
+	}
+	require.Equal(t, defaultMemory(memoryLimit(os.DirFS("/"))), DefaultMemory())
 }
 
 func TestConfigValidate(t *testing.T) {

@@ -328,23 +328,32 @@ func (w *window) fetched(bytes int64, took time.Duration) {
 }
 
 // refused takes note that there was no memory for what was asked for from
-// offset at on: it will be asked for again, by a smaller window.
-func (w *window) refused(at int64) {
+// offset at on: it will be asked for again, by a smaller window, no larger
+// than share, which is the stream's when all have the same.
+func (w *window) refused(at, share int64) {
 	for i := range w.streams {
 		s := &w.streams[i]
 		switch {
 		case s.depth == 0:
 		case !s.down && s.hi <= at && at < s.ahead:
-			w.setDepth(s, max(s.depth/2, w.minDepth()), s.hi)
+			w.setDepth(s, w.lessThan(s.depth, share), s.hi)
 			s.ahead = max(at, w.roundUp(s.hi))
 			return
 		case s.down && s.ahead <= at && at < s.lo:
-			w.setDepth(s, max(s.depth/2, w.minDepth()), s.lo)
+			w.setDepth(s, w.lessThan(s.depth, share), s.lo)
 			s.ahead = s.lo / w.block * w.block
 			return
 		}
 	}
 }
+
+// lessThan returns three quarters of a depth or share, whole blocks.
+func (w *window) lessThan(depth, share int64) int64 {
+	return max(min(depth*3/4, share)/w.block*w.block, w.minDepth())
+}
+
+// streaming reports whether the last read belongs to an open stream.
+func (w *window) streaming() bool { return len(w.streams) > 0 && w.streams[0].depth > 0 }
 
 func (w *window) minDepth() int64 { return max(minDepth, 2*w.block) }
 
@@ -362,11 +371,12 @@ func (w *window) covers(off int64) bool {
 		if s.depth == 0 {
 			continue
 		}
+		behind := min(s.depth/4, maxForgive)
 		if s.down {
-			if off+w.block > s.ahead && off < s.lo+maxForgive {
+			if off+w.block > s.ahead && off < s.lo+behind {
 				return true
 			}
-		} else if off < s.ahead && off+w.block > s.hi-maxForgive {
+		} else if off < s.ahead && off+w.block > s.hi-behind {
 			return true
 		}
 	}

@@ -280,11 +280,13 @@ func TestWindowRefused(t *testing.T) {
 		p = w.read(off, mib)
 	}
 	depth := w.streams[0].depth
-	w.refused(p.from)
-	require.Equal(t, depth/2, w.streams[0].depth)
+	w.refused(p.from, 1<<40)
+	require.Equal(t, depth*3/4, w.streams[0].depth)
 	require.Equal(t, p.from, w.streams[0].ahead, "it will be asked for again")
-	for range 10 {
-		w.refused(w.streams[0].ahead - mib)
+	w.refused(w.streams[0].ahead-mib, depth/2)
+	require.Equal(t, depth/2, w.streams[0].depth, "no more than the others")
+	for range 20 {
+		w.refused(w.streams[0].ahead-mib, 1<<40)
 	}
 	require.EqualValues(t, minDepth, w.streams[0].depth)
 	for p = (plan{}); p.from >= p.to; off += mib {
@@ -364,7 +366,7 @@ func FuzzWindow(f *testing.F) {
 				t.Fatalf("%d streams, depth %d", len(w.streams), s.depth)
 			}
 			if moves[0]%5 == 4 && p.from < p.to {
-				w.refused(p.from)
+				w.refused(p.from, 1<<40)
 			}
 			for i := range p.count {
 				at := p.from + i*p.step

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"coffer/cache"
@@ -150,6 +151,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		return st, fmt.Errorf("cache: %w", err)
 	}
 	st.closes = append(st.closes, held)
+	limitHeap(held.Budget().Capacity(), env)
 	rescue, err := rescueOf(cfg, rescueDir, log)
 	if err != nil {
 		return st, err
@@ -172,6 +174,18 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		log.Debug("the kernel's read-ahead is left as it is", "error", err)
 	}
 	return st, nil
+}
+
+// minHeapLimit leaves room for some hundred thousand names that the kernel knows.
+const minHeapLimit = 512 << 20
+
+// limitHeap has the garbage collector work harder before the Go heap, which
+// holds names and attributes, outgrows the cache, which lies outside of it, by
+// far. The limit is a soft one: what is in use stays.
+func limitHeap(budget int64, env environ) {
+	if limit, _ := env("GOMEMLIMIT"); limit == "" {
+		debug.SetMemoryLimit(max(minHeapLimit, 4*budget))
+	}
 }
 
 // rescueOf returns where data is kept whose commit failed.

@@ -88,7 +88,7 @@ func bindFileSystem(fs *pflag.FlagSet, c *Config) {
 }
 
 func bindResources(fs *pflag.FlagSet, c *Config) {
-	fs.Var(&c.Memory, "memory", "budget of the cache, read-ahead and parts in flight (auto: an eighth of the memory or of the cgroup's limit, 256MiB to 4GiB)")
+	fs.Var(&c.Memory, "memory", "budget of the cache, read-ahead and parts in flight (auto: a sixteenth of the memory or of the cgroup's limit, 64MiB to 256MiB)")
 	fs.StringVar(&c.ScratchDir, "scratch-dir", c.ScratchDir, "`directory` for encrypted temporary files (default: the first of $PBS_LOCALDIR, $SLURM_TMPDIR, $TMPDIR, /tmp that exists)")
 	fs.Var(&c.Rescue, "rescue", "what becomes of data that could not be stored when its file was closed. file: an encrypted file in the scratch directory, for coffer rescue; mount: kept as long as the mount, which umount then refuses to end; off: dropped")
 	fs.StringVar(&c.RescueKeyFile, "rescue-key-file", c.RescueKeyFile, "`file` with the key for such files: 32 bytes, or their hex or base64, of mode 0600 (default: a random key that the kernel keeps until the machine restarts)")

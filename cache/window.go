@@ -48,9 +48,9 @@ const (
 // asked for. A stream that runs backwards is the same in the mirror.
 //
 // A stream starts with no more than the block that it needs: many programs
-// look at the head of a file and leave. Elsewhere its first read is sparse,
-// the second one gets its blocks, and the window opens when a block has been
-// read in order. The depth doubles when the reader has had to wait; beyond
+// look at the head of a file and leave. Elsewhere the first read of a block is
+// sparse and the second one gets all of it, and the window opens when more than
+// a block has been read in order, the kernel's own read-ahead not counted. The depth doubles when the reader has had to wait; beyond
 // calmDepth only while that does not slow the ranges down, for then it is not
 // latency that the reader waits for.
 //
@@ -147,11 +147,12 @@ func (w *window) read(off, n int64) plan {
 	case end <= s.hi:
 		return plan{} // overtaken by a later piece of the stream
 	}
+	fresh := (end-1)/w.block > (s.hi-1)/w.block
 	s.hi, s.backs = end, 0
 	s.ahead = max(s.ahead, w.roundUp(end))
 	if s.depth == 0 {
-		if s.hi-s.start <= w.block {
-			return plan{}
+		if s.hi-s.start <= w.block+minForgive {
+			return plan{sparse: fresh} // it may end here
 		}
 		w.open(s, s.hi)
 	} else {

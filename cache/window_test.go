@@ -95,6 +95,7 @@ func TestWindow(t *testing.T) {
 			{500*mib + 256*kib, 256 * kib, none},
 			{500*mib + 512*kib, 256 * kib, none},
 			{500*mib + 768*kib, 256 * kib, none},
+			{501 * mib, 128 * kib, sparse}, // the kernel's read-ahead
 			{100 * mib, 256 * kib, sparse},
 			{100*mib + 512*kib, 256 * kib, none},
 			{100*mib + 256*kib, 256 * kib, none},

@@ -375,6 +375,8 @@ type status struct {
 type cacheStats struct {
 	Hits, Misses, Joins int64
 	ReadBytes           int64 `json:"read_bytes"`
+	Fetches             int64
+	FetchedBytes        int64 `json:"fetched_bytes"`
 	BudgetBytes         int64 `json:"budget_bytes"`
 	CachedBytes         int64 `json:"cached_bytes"`
 }

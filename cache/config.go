@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// DefaultBlockBytes is the unit of caching. Random reads fetch one block:
-	// at the first-byte latency of an object store (10-30 ms) the transfer of
-	// 1 MiB adds about a millisecond, and a reader waits only for its bytes.
+	// DefaultBlockBytes is the unit of caching. Reads that come back to a block
+	// fetch all of it: at the first-byte latency of an object store (10-30 ms)
+	// the transfer of 1 MiB adds about as much again, and a reader waits only
+	// for its bytes.
 	DefaultBlockBytes = 1 << 20
 	// DefaultFetchTimeout bounds one ranged Get with its body, in line with
 	// the deadline of any operation on the store.

@@ -66,10 +66,11 @@ type Block struct {
 	data []byte // the bytes; len is the block's length, from mem
 	mem  memory
 	pool *pool
-	// ahead tells that it was fetched before anybody asked for it.
-	ahead bool
-	used  atomic.Bool   // somebody read from it
-	aged  *list.Element // guarded by tier.mu; nil outside of the tier
+	// ahead tells that it was fetched before anybody asked for it, passing that
+	// it is of a stream through more than the memory tier holds.
+	ahead, passing bool
+	used           atomic.Bool   // somebody read from it
+	aged           *list.Element // guarded by tier.mu; nil outside of the tier
 
 	refs   atomic.Int64
 	filled atomic.Int64 // data[:filled] is valid

@@ -32,7 +32,8 @@
 //	|<---------------- tier ------------------>|prefetch, frames |demand
 //	   floor  |<------------ prefetch of deep windows ---------->|only
 //
-// ristretto evicts from the tier. Prefetch takes what is free short of the last
+// ristretto evicts from the tier. A stream through more than the tier holds passes
+// it by. Prefetch takes what is free short of the last
 // eighth, then that of the oldest cached blocks that were read and that nobody
 // uses, down to the tier's floor: a link of 2 GB/s and 30 ms has 240 MiB under
 // way. Else it does without (TryAcquire), and a stream that is refused falls

@@ -25,7 +25,8 @@ const maxGive = 64
 // reason: evicted, refused, dropped or cleared.
 type tier struct {
 	cache *ristretto.Cache[string, *Block]
-	floor int64        // give leaves as many bytes
+	limit int64        // bytes
+	floor int64        // give leaves as many
 	bytes atomic.Int64 // cost of what is inside, the queue included
 
 	mu  sync.Mutex
@@ -35,7 +36,7 @@ type tier struct {
 // newTier returns a tier for about limit bytes. The caller closes it after all
 // its users have stopped: Close races with Set inside of ristretto.
 func newTier(limit, blockBytes int64) (*tier, error) {
-	t := &tier{floor: limit / 5, age: list.New()}
+	t := &tier{limit: limit, floor: limit / 5, age: list.New()}
 	// Ten counters an item are ristretto's advice. Files may be much smaller
 	// than a block; 100,000 counters take about 300 KiB.
 	counters := max(10*limit/blockBytes, 100_000)

@@ -7,15 +7,17 @@ const (
 	// sequential: two blocks of the usual size, so that one is on its way
 	// while the other is read.
 	minDepth = 2 << 20
-	// calmDepth and maxRange: four ranges of 8 MiB in flight. On loopback
-	// GETs of 8 MiB gave 2.1-2.2 GiB/s one at a time and 2.4-2.6 with two to
-	// four; ranges of 1 MiB cost twice the CPU, and more of them at a time
-	// cost more as well.
+	// calmDepth and maxRange: four ranges of 16 MiB in flight. On two cores that
+	// server, daemon and reader share, they took a fifth of the server's processor
+	// less than ranges of 8 MiB and two fifths less than those of 4 MiB, and two to
+	// four at a time were as fast as any number.
 	calmDepth = 4 * maxRange
-	maxRange  = 8 << 20
+	maxRange  = 16 << 20
 	// maxDepth carries a link of 2 GB/s of which a connection gets 90 MB/s
-	// after 30 ms: a range takes 123 ms, so that 30 of them must be under way.
-	maxDepth = 30 * maxRange
+	// after 30 ms: a range of deepRange takes 123 ms, so that 30 of them must be
+	// under way. Longer ones would take more memory.
+	maxDepth  = 30 * deepRange
+	deepRange = 8 << 20
 	// minForgive is how far a read may be off the expected place and still
 	// belong to an open stream: two requests of the kernel's default
 	// read-ahead (128 KiB), which may overtake one another.
@@ -289,10 +291,10 @@ func (w *window) setDepth(s *stream, depth, at int64) {
 // twice as many have filled the link, or the processor.
 func (w *window) grow(s *stream, read, at int64) {
 	if s.depth >= calmDepth {
-		if w.link.samples < s.trial+s.depth/maxRange {
+		if w.link.samples < s.trial+s.depth/w.unit(s) {
 			return // not known yet
 		}
-		if s.depth > calmDepth && w.link.mean > 1.5*s.before {
+		if s.depth > calmDepth && w.link.mean > 1.25*s.before {
 			s.limit = max(s.depth/2, calmDepth)
 			w.setDepth(s, s.limit, at)
 			return
@@ -318,7 +320,7 @@ func (w *window) fetched(bytes int64, took time.Duration) {
 	if w.link.best == 0 || t < w.link.best {
 		w.link.best = t
 	}
-	if bytes < maxRange/2 {
+	if bytes < deepRange/2 {
 		return // latency weighs more in it than in a long one
 	}
 	if w.link.samples == 0 {
@@ -358,9 +360,13 @@ func (w *window) streaming() bool { return len(w.streams) > 0 && w.streams[0].de
 
 func (w *window) minDepth() int64 { return max(minDepth, 2*w.block) }
 
-// unit is the length of one range: a quarter of the window, whole blocks.
+// unit is the length of one range, whole blocks: a quarter of the window, unless it
+// is deep.
 func (w *window) unit(s *stream) int64 {
 	u := min(s.depth/4, maxRange)
+	if s.depth > calmDepth {
+		u = deepRange
+	}
 	return max(u-u%w.block, w.block)
 }
 

@@ -257,7 +257,7 @@ func TestWindowAdaptsToTheStore(t *testing.T) {
 		depth int64   // at most
 	}{
 		{"30 ms, 90 MB/s a connection", store{30 * time.Millisecond, 90e6, 0},
-			30 * float64(maxRange) / (0.030 + float64(maxRange)/90e6), maxDepth},
+			30 * float64(deepRange) / (0.030 + float64(deepRange)/90e6), maxDepth},
 		{"the same on 1 GB/s", store{30 * time.Millisecond, 90e6, 1e9}, 1e9, maxDepth},
 		{"the same on 300 MB/s", store{30 * time.Millisecond, 90e6, 300e6}, 300e6, 2 * calmDepth},
 		{"10 Gbit/s near by", store{time.Millisecond, 600e6, 1.2e9}, 1.2e9, calmDepth},

@@ -120,6 +120,26 @@ func TestPageCacheKeptWhileUnchanged(t *testing.T) {
 	want(t, m.path("bucket", "f"), "changed")
 }
 
+// The kernel's read-ahead is for who reads in order.
+func TestReadsOutOfOrderAskForNoMore(t *testing.T) {
+	m, _ := bucketMount(t)
+	must(t, os.WriteFile(m.path("bucket", "f"), random(t, 8<<20), 0o644))
+	m.stop()
+	m.start()
+	f, err := os.Open(m.path("bucket", "f"))
+	must(t, err)
+	defer f.Close()
+	before := m.status().Cache.reads()
+	page := make([]byte, 4<<10)
+	for _, off := range []int64{7 << 20, 2 << 20, 5 << 20, 3 << 20} {
+		_, err := f.ReadAt(page, off)
+		must(t, err)
+	}
+	if n := m.status().Cache.reads() - before; n != 4*int64(len(page)) {
+		t.Errorf("4 reads of a page asked the daemon for %d bytes", n)
+	}
+}
+
 // A flipped bit of a range is noticed when the file has been read, also when
 // the kernel has kept some of it; the next read has the right bytes.
 func TestFlippedBitIsAnError(t *testing.T) {

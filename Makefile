@@ -17,7 +17,7 @@ PKGS         ?= ./...
 TEST_TIMEOUT ?= 60m
 FUZZTIME     ?= 30s
 
-.PHONY: build demo test e2e e2e-radosgw lint fuzz bench bench-peers clean help setup-demo setup-test setup-radosgw setup-peers setup-lint
+.PHONY: build demo test e2e e2e-radosgw lint fuzz bench bench-peers bench-peers-read clean help setup-demo setup-test setup-radosgw setup-peers setup-lint
 
 build: ## build ./bin/coffer, static
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN) ./cmd/coffer
@@ -51,14 +51,17 @@ fuzz: setup-test ## each fuzz target for FUZZTIME (30s), and random operations o
 bench: setup-test ## every benchmark
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(TESTFLAGS) $(PKGS)
 
-bench-peers: setup-peers ## the same jobs through Coffer, s3fs and rclone, as a table
-	COFFER_PEERS=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -count=1 -v -timeout 60m -run '^TestPeers$$' ./e2e
+bench-peers: setup-peers ## the same jobs of writing through Coffer, s3fs and rclone, as a table
+	COFFER_PEERS=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -count=1 -v -timeout 60m -run '^TestPeersWriting$$' ./e2e
+
+bench-peers-read: setup-peers ## jobs of reading, as a table and a plot; COFFER_PEERS_JOBS=regexp chooses among them
+	COFFER_PEERS=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -count=1 -v -timeout 90m -run '^TestPeersReading$$' ./e2e
 
 clean: ## remove what was built here (the tools outside the tree stay)
 	rm -rf bin
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup-demo:
 	@.ci/setup demo

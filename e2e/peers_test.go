@@ -1,32 +1,12 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"encoding/base64"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"hash/crc32"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go/middleware"
-	"github.com/minio/minio-go/v7"
 
 	"coffer/objstore/storetest"
 )
@@ -34,99 +14,48 @@ import (
 // peer is a program that mounts a bucket named "bench" in the foreground.
 type peer struct {
 	name string
-	// command mounts the bucket at dir; home is where it may keep files.
-	command func(t *testing.T, env []string, dir, home string) *exec.Cmd
+	// command mounts the bucket at r.dir; r.home is where it may keep files.
+	command func(r *peerRun) *exec.Cmd
 	// durable: what fsync or close has returned for is in the store.
 	durable bool
 }
 
-// TestPeers does the same jobs through Coffer, s3fs and rclone, one after the
-// other on the same versitygw, and prints a table in Markdown. It runs where
-// COFFER_PEERS=1, as "make bench-peers" sets it, and never fails for a figure.
-func TestPeers(t *testing.T) {
-	if os.Getenv("COFFER_PEERS") != "1" {
-		t.Skip("make bench-peers runs it")
-	}
-	peers := []peer{
-		{"Coffer", func(t *testing.T, env []string, dir, home string) *exec.Cmd {
-			cmd := exec.Command(plainCoffer(t), "mount", "-f", "--allow-unencrypted", "s3://bench", dir)
-			cmd.Env = append(baseEnv(t), env...)
-			return cmd
-		}, true},
-		{"s3fs", func(t *testing.T, env []string, dir, home string) *exec.Cmd {
-			passwd := filepath.Join(home, "passwd")
-			must(t, os.WriteFile(passwd, []byte(envOf(env, "AWS_ACCESS_KEY_ID")+":"+envOf(env, "AWS_SECRET_ACCESS_KEY")), 0o600))
-			return exec.Command("s3fs", "bench", dir, "-f", "-o", "use_path_request_style,url="+envOf(env, "AWS_ENDPOINT_URL")+",passwd_file="+passwd)
-		}, true},
-		{"rclone", func(t *testing.T, env []string, dir, home string) *exec.Cmd {
-			cmd := exec.Command("rclone", "mount", "store:bench", dir, "--vfs-cache-mode", "off", "--config", filepath.Join(home, "none"))
-			cmd.Env = append(baseEnv(t), "RCLONE_CONFIG_STORE_TYPE=s3", "RCLONE_CONFIG_STORE_PROVIDER=Other", "RCLONE_CONFIG_STORE_ENDPOINT="+envOf(env, "AWS_ENDPOINT_URL"),
-				"RCLONE_CONFIG_STORE_ACCESS_KEY_ID="+envOf(env, "AWS_ACCESS_KEY_ID"), "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY="+envOf(env, "AWS_SECRET_ACCESS_KEY"))
-			return cmd
-		}, false}, // its fsync does nothing, and close returns before the upload
-	}
-	env := storetest.StartVersityGW(t).Env()
-	other := client(t, env)
-	other.makeBucket(t, "bench")
-	warm(t, env, "bench", 6)
-	type figure struct{ wall, cpu, mib float64 }
-	figures := map[string]map[string]figure{}
-	var order []string
-	for _, p := range peers {
-		r := &peerRun{t: t, peer: p, env: env, home: t.TempDir()}
-		for _, job := range peerJobs {
-			if len(order) < len(peerJobs) {
-				order = append(order, job.name)
-				figures[job.name] = map[string]figure{}
-			}
-			r.start()
-			before, begun := r.cpu(), time.Now()
-			err := job.do(r, filepath.Join(r.dir, "d"))
-			if err == nil && !p.durable && job.check != nil {
-				err = job.check(other)
-			}
-			f := figure{time.Since(begun).Seconds(), r.cpu() - before, r.peak()}
-			r.stop()
-			if err != nil {
-				t.Logf("%s, %s: %v", p.name, job.name, err)
-				continue
-			}
-			t.Logf("%s, %s: %.2f s, %.2f CPU s, %.0f MiB", p.name, job.name, f.wall, f.cpu, f.mib)
-			figures[job.name][p.name] = f
+var (
+	cofferPeer = peer{"Coffer", func(r *peerRun) *exec.Cmd {
+		args := append([]string{"mount", "-f", "--allow-unencrypted"}, r.args...)
+		cmd := exec.Command(plainCoffer(r.t), append(args, "s3://bench", r.dir)...)
+		cmd.Env = append(baseEnv(r.t), r.env...)
+		return cmd
+	}, true}
+	s3fsPeer = peer{"s3fs", func(r *peerRun) *exec.Cmd {
+		passwd := filepath.Join(r.home, "passwd")
+		must(r.t, os.WriteFile(passwd, []byte(envOf(r.env, "AWS_ACCESS_KEY_ID")+":"+envOf(r.env, "AWS_SECRET_ACCESS_KEY")), 0o600))
+		args := []string{"bench", r.dir, "-f", "-o", "use_path_request_style,url=" + envOf(r.env, "AWS_ENDPOINT_URL") + ",passwd_file=" + passwd}
+		if envOf(r.env, "AWS_CA_BUNDLE") != "" { // it has no option for a certificate
+			args = append(args, "-o", "no_check_certificate,ssl_verify_hostname=0")
 		}
-		for o := range other.c.ListObjects(t.Context(), "bench", minio.ListObjectsOptions{Recursive: true}) {
-			must(t, o.Err)
-			must(t, other.c.RemoveObject(t.Context(), "bench", o.Key, minio.RemoveObjectOptions{}))
-		}
+		return exec.Command("s3fs", append(args, r.args...)...)
+	}, true}
+	rcloneOff  = peer{"rclone", rclone("off"), false} // its fsync does nothing, and close returns before the upload
+	rcloneFull = peer{"rclone, vfs full", rclone("full"), false}
+	tigrisPeer = peer{"tigrisfs", func(r *peerRun) *exec.Cmd {
+		args := append([]string{"-f", "--endpoint", envOf(r.env, "AWS_ENDPOINT_URL"), "--no-tigris-prefetch"}, r.args...)
+		cmd := exec.Command(storetest.FindTool(r.t, "tigrisfs"), append(args, "bench", r.dir)...)
+		cmd.Env = append(append(baseEnv(r.t), r.env...), "SSL_CERT_FILE="+envOf(r.env, "AWS_CA_BUNDLE"))
+		return cmd
+	}, false}
+)
+
+func rclone(mode string) func(*peerRun) *exec.Cmd {
+	return func(r *peerRun) *exec.Cmd {
+		args := append([]string{"mount", "store:bench", r.dir, "--vfs-cache-mode", mode, "--cache-dir", filepath.Join(r.home, "cache"),
+			"--config", filepath.Join(r.home, "none")}, r.args...)
+		cmd := exec.Command("rclone", args...)
+		cmd.Env = append(baseEnv(r.t), "RCLONE_CONFIG_STORE_TYPE=s3", "RCLONE_CONFIG_STORE_PROVIDER=Other", "RCLONE_CONFIG_STORE_ENDPOINT="+envOf(r.env, "AWS_ENDPOINT_URL"),
+			"RCLONE_CONFIG_STORE_ACCESS_KEY_ID="+envOf(r.env, "AWS_ACCESS_KEY_ID"), "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY="+envOf(r.env, "AWS_SECRET_ACCESS_KEY"),
+			"SSL_CERT_FILE="+envOf(r.env, "AWS_CA_BUNDLE"))
+		return cmd
 	}
-	begun := time.Now()
-	must(t, bareUpload(env, "bench", "bare", gib))
-	bare := time.Since(begun).Seconds()
-	var out strings.Builder
-	out.WriteString("\n| job |")
-	for _, p := range peers {
-		fmt.Fprintf(&out, " %s |", p.name)
-	}
-	out.WriteString(" best peer / Coffer | CPU |\n|---|" + strings.Repeat("---|", len(peers)+2) + "\n")
-	for _, job := range order {
-		fmt.Fprintf(&out, "| %s |", job)
-		var wall, cpu float64 // of the fastest peer
-		for _, p := range peers {
-			f, ok := figures[job][p.name]
-			if !ok {
-				out.WriteString(" cannot |")
-				continue
-			}
-			fmt.Fprintf(&out, " %.2f (%.2f, %.0f) |", f.wall, f.cpu, f.mib)
-			if p.name != peers[0].name && (wall == 0 || f.wall < wall) {
-				wall, cpu = f.wall, f.cpu
-			}
-		}
-		own := figures[job][peers[0].name]
-		fmt.Fprintf(&out, " %.1f | %.1f |\n", wall/own.wall, cpu/own.cpu)
-	}
-	fmt.Fprintf(&out, "\nThe bare SDK uploads 1 GiB in %.2f s.\n", bare)
-	t.Log(out.String())
 }
 
 // peerRun is one program and its mount.
@@ -134,6 +63,7 @@ type peerRun struct {
 	t    *testing.T
 	peer peer
 	env  []string
+	args []string // besides those of the peer
 	home string
 	dir  string
 	cmd  *exec.Cmd
@@ -143,7 +73,7 @@ func (r *peerRun) start() {
 	r.t.Helper()
 	r.dir = filepath.Join(r.t.TempDir(), "mnt")
 	must(r.t, os.Mkdir(r.dir, 0o755))
-	r.cmd = r.peer.command(r.t, r.env, r.dir, r.home)
+	r.cmd = r.peer.command(r)
 	log := &syncBuffer{}
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -154,7 +84,6 @@ func (r *peerRun) start() {
 			r.t.Fatalf("%s does not mount\n%s", r.peer.name, log)
 		}
 	}
-	os.MkdirAll(filepath.Join(r.dir, "d"), 0o755)
 }
 
 // isMountPoint tells whether another file system begins at dir.
@@ -174,203 +103,3 @@ func (r *peerRun) stop() {
 
 func (r *peerRun) cpu() float64  { return (&mount{t: r.t, cmd: r.cmd}).cpu() }
 func (r *peerRun) peak() float64 { return (&mount{t: r.t, cmd: r.cmd}).peakRSS() }
-
-const peerFiles = 10_000
-
-// peerJobs are done in this order; each finds what those before have left, and
-// a mount that has seen nothing of it.
-var peerJobs = []struct {
-	name  string
-	do    func(r *peerRun, d string) error
-	check func(independent) error // for those that are not durable: waits until the store has it
-}{
-	{"write 1 GiB, close", func(_ *peerRun, d string) error { return writeFile(filepath.Join(d, "big"), gib, false) }, has("d/big", gib)},
-	{"read 1 GiB", func(_ *peerRun, d string) error { return readFile(filepath.Join(d, "big"), gib) }, nil},
-	{"append 1 MiB to it", func(_ *peerRun, d string) error {
-		return change(filepath.Join(d, "big"), os.O_WRONLY|os.O_APPEND, 1<<20, -1)
-	}, has("d/big", gib+1<<20)},
-	{"change 4 KiB in it", func(_ *peerRun, d string) error {
-		return change(filepath.Join(d, "big"), os.O_RDWR, 4<<10, gib/2)
-	}, nil},
-	{"cp it", func(_ *peerRun, d string) error {
-		out, err := exec.Command("cp", filepath.Join(d, "big"), filepath.Join(d, "big2")).CombinedOutput()
-		return errors.Join(err, textError(out))
-	}, has("d/big2", gib+1<<20)},
-	{"write 10,000 x 4 KiB, fsync, 1 writer", func(_ *peerRun, d string) error {
-		return eachFile(d, "alone", 1, func(name string) error { return writeFile(name, 4<<10, true) })
-	}, has("d/alone/f9999", 4<<10)},
-	{"write 10,000 x 4 KiB, fsync, 8 writers", func(_ *peerRun, d string) error {
-		return eachFile(d, "many", 8, func(name string) error { return writeFile(name, 4<<10, true) })
-	}, has("d/many/f9999", 4<<10)},
-	{"write 10,000 x 100 KiB, fsync, 1 writer", func(_ *peerRun, d string) error {
-		return eachFile(d, "mediumalone", 1, func(name string) error { return writeFile(name, 100<<10, true) })
-	}, has("d/mediumalone/f9999", 100<<10)},
-	{"write 10,000 x 100 KiB, fsync, 8 writers", func(_ *peerRun, d string) error {
-		return eachFile(d, "medium", 8, func(name string) error { return writeFile(name, 100<<10, true) })
-	}, has("d/medium/f9999", 100<<10)},
-	{"ls -l of 10,000", func(_ *peerRun, d string) error {
-		out, err := exec.Command("ls", "-l", filepath.Join(d, "many")).CombinedOutput()
-		if n := strings.Count(string(out), "\n"); err == nil && n != peerFiles+1 {
-			err = fmt.Errorf("%d lines", n)
-		}
-		return err
-	}, nil},
-	{"read 10,000 x 4 KiB, 8 readers", func(_ *peerRun, d string) error {
-		return eachFile(d, "many", 8, func(name string) error { return readFile(name, 4<<10) })
-	}, nil},
-	{"rename a directory of 10,000", func(_ *peerRun, d string) error {
-		return os.Rename(filepath.Join(d, "many"), filepath.Join(d, "moved"))
-	}, has("d/moved/f9999", 4<<10)},
-	{"rm -r of 10,000", func(_ *peerRun, d string) error { return runIn(d, "rm", "-r", "alone") }, nil},
-	{"untar the Go sources", func(r *peerRun, d string) error {
-		return runIn(d, "sh", "-c", "tar -C '"+filepath.Dir(goSources(r.t))+"' -cf - src | tar -xf -")
-	}, nil},
-	{"rm -r of them", func(_ *peerRun, d string) error { return runIn(d, "rm", "-r", "src") }, nil},
-}
-
-// runIn runs a program in d, which must have nothing to say.
-func runIn(d, name string, args ...string) error {
-	cmd := exec.Command(name, args...)
-	cmd.Dir = d
-	out, err := cmd.CombinedOutput()
-	return errors.Join(err, textError(out))
-}
-
-func textError(out []byte) error {
-	if len(out) > 0 {
-		return fmt.Errorf("%.300s", out)
-	}
-	return nil
-}
-
-// has waits until an object has a size.
-func has(key string, size int64) func(independent) error {
-	return func(i independent) error {
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			o, err := i.c.StatObject(context.Background(), "bench", key, minio.StatObjectOptions{})
-			if err == nil && o.Size == size {
-				return nil
-			}
-			if err != nil && minio.ToErrorResponse(err).StatusCode != http.StatusNotFound {
-				return err
-			}
-		}
-		return fmt.Errorf("%s never came to be", key)
-	}
-}
-
-func writeFile(name string, n int64, sync bool) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	p := pattern()[:min(n, 1<<20)]
-	for left := n; left > 0 && err == nil; left -= int64(len(p)) {
-		_, err = f.Write(p)
-	}
-	if sync && err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func readFile(name string, least int64) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, 1<<20))
-	if err == nil && n < least {
-		err = fmt.Errorf("%d bytes of %s", n, name)
-	}
-	return err
-}
-
-// change writes n bytes at off, or at the end with -1.
-func change(name string, flags int, n int, off int64) error {
-	f, err := os.OpenFile(name, flags, 0)
-	if err != nil {
-		return err
-	}
-	if off < 0 {
-		_, err = f.Write(pattern()[:n])
-	} else {
-		_, err = f.WriteAt(pattern()[:n], off)
-	}
-	return errors.Join(err, f.Close())
-}
-
-// eachFile does the work for all small files of a directory, which is made, by
-// some workers.
-func eachFile(d, dir string, workers int, work func(name string) error) error {
-	dir = filepath.Join(d, dir)
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	var wg sync.WaitGroup
-	errs := make([]error, workers)
-	for w := range errs {
-		wg.Go(func() {
-			for i := w; i < peerFiles && errs[w] == nil; i += len(errs) {
-				errs[w] = work(filepath.Join(dir, "f"+strconv.Itoa(i)))
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-// warm has the server take so many GiB and give them up again: memory that a
-// virtual machine has not touched before, or not for a while, costs it more, and
-// who comes first would pay for all.
-func warm(t testing.TB, env []string, bucket string, gibs int) {
-	t.Helper()
-	c := client(t, env)
-	for i := range gibs {
-		must(t, bareUpload(env, bucket, fmt.Sprint("warm", i), gib))
-	}
-	for i := range gibs {
-		must(t, c.c.RemoveObject(t.Context(), bucket, fmt.Sprint("warm", i), minio.RemoveObjectOptions{}))
-	}
-}
-
-// bareUpload sends n bytes by the SDK, in parts of 8 MiB, four at a time, as
-// many as Coffer does and each summed by CRC32 as there.
-func bareUpload(env []string, bucket, key string, n int64) error {
-	const part, workers = 8 << 20, 4
-	ctx := context.Background()
-	c := s3.New(s3.Options{
-		Region: "us-east-1", BaseEndpoint: aws.String(envOf(env, "AWS_ENDPOINT_URL")), UsePathStyle: true,
-		Credentials:                credentials.NewStaticCredentialsProvider(envOf(env, "AWS_ACCESS_KEY_ID"), envOf(env, "AWS_SECRET_ACCESS_KEY"), ""),
-		APIOptions:                 []func(*middleware.Stack) error{v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware},
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
-	})
-	u, err := c.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &bucket, Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
-	if err != nil {
-		return err
-	}
-	p := bytes.Repeat(pattern(), part>>20)
-	done := make([]types.CompletedPart, n/part)
-	errs := make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < len(done) && errs[w] == nil; i += workers {
-				sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(p)))
-				out, err := c.UploadPart(ctx, &s3.UploadPartInput{Bucket: &bucket, Key: &key, UploadId: u.UploadId, PartNumber: aws.Int32(int32(i + 1)),
-					Body: bytes.NewReader(p), ChecksumCRC32: &sum})
-				if errs[w] = err; err == nil {
-					done[i] = types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: out.ETag, ChecksumCRC32: &sum}
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	_, err = c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: u.UploadId,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: done}})
-	return err
-}

@@ -142,3 +142,13 @@ func inParallel(n, workers int, work func(i int) error) error {
 	wg.Wait()
 	return errors.Join(errs...)
 }
+
+// barePuts puts n objects of one size, eight at a time.
+func barePuts(env []string, bucket string, n, size int, name func(i int) string) error {
+	c, data := bareClient(env), pattern()[:size]
+	return inParallel(n, 8, func(i int) error {
+		key := name(i)
+		_, err := c.PutObject(context.Background(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(data)})
+		return err
+	})
+}

@@ -85,25 +85,10 @@ func bdiReadAhead(dir string) (string, error) {
 	return filepath.Join("/sys/class/bdi", fmt.Sprintf("%d:%d", major, minor), "read_ahead_kb"), nil
 }
 
-// sameReadAhead has the kernel read as far ahead on one mount as on another,
-// where this user may say so.
-func sameReadAhead(t testing.TB, from, to string) {
-	t.Helper()
-	source, err := bdiReadAhead(from)
-	must(t, err)
-	kib, err := os.ReadFile(source)
-	must(t, err)
-	target, err := bdiReadAhead(to)
-	must(t, err)
-	if err := os.WriteFile(target, kib, 0); err != nil {
-		t.Logf("the constant mount keeps its own read-ahead: %v", err)
-	}
-}
-
 func TestConstantDaemonServes(t *testing.T) {
 	needFUSE(t)
 	r := &peerRun{t: t, peer: constantPeer, home: t.TempDir()}
-	r.start()
+	must(t, r.start())
 	defer r.stop()
 	st, err := os.Stat(filepath.Join(r.dir, "data", "four"))
 	must(t, err)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,7 +70,8 @@ type peerRun struct {
 	cmd  *exec.Cmd
 }
 
-func (r *peerRun) start() {
+// start mounts, which a program may refuse.
+func (r *peerRun) start() error {
 	r.t.Helper()
 	r.dir = filepath.Join(r.t.TempDir(), "mnt")
 	must(r.t, os.Mkdir(r.dir, 0o755))
@@ -77,13 +79,18 @@ func (r *peerRun) start() {
 	log := &syncBuffer{}
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	must(r.t, r.cmd.Start())
+	if err := r.cmd.Start(); err != nil {
+		return err
+	}
 	r.t.Cleanup(func() { exec.Command("fusermount3", "-u", "-z", r.dir).Run() })
 	for deadline := time.Now().Add(30 * time.Second); !isMountPoint(r.dir); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s does not mount\n%s", r.peer.name, log)
+			r.cmd.Process.Kill()
+			_ = r.cmd.Wait()
+			return fmt.Errorf("%s does not mount\n%s", r.peer.name, log)
 		}
 	}
+	return nil
 }
 
 // isMountPoint tells whether another file system begins at dir.
@@ -94,9 +101,13 @@ func isMountPoint(dir string) bool {
 
 func (r *peerRun) stop() {
 	r.t.Helper()
-	if out, err := exec.Command("fusermount3", "-u", r.dir).CombinedOutput(); err != nil {
-		r.t.Logf("%s: unmount: %v %s", r.peer.name, err, out)
-		exec.Command("fusermount3", "-u", "-z", r.dir).Run()
+	for try := 0; exec.Command("fusermount3", "-u", r.dir).Run() != nil; try++ {
+		if try == 20 { // what was just closed may be busy for a moment
+			r.t.Logf("%s: is busy, and unmounted all the same", r.peer.name)
+			exec.Command("fusermount3", "-u", "-z", r.dir).Run()
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	_ = r.cmd.Wait() // its exit code says nothing here
 }

@@ -42,7 +42,7 @@ func TestPeersWriting(t *testing.T) {
 				order = append(order, job.name)
 				figures[job.name] = map[string]figure{}
 			}
-			r.start()
+			must(t, r.start())
 			os.MkdirAll(filepath.Join(r.dir, "d"), 0o755)
 			before, begun := r.cpu(), time.Now()
 			err := job.do(r, filepath.Join(r.dir, "d"))

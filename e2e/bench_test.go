@@ -2,13 +2,13 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"coffer/objstore/storetest"
 )
@@ -118,27 +118,164 @@ func BenchmarkStreamWrite8GiB(b *testing.B) {
 	b.ReportMetric(m.peakRSS(), "peak-MiB")
 }
 
+// afresh begins a round with a new daemon and a new mount: nothing is cached.
+func (m *mount) afresh(b *testing.B, args ...string) {
+	b.Helper()
+	b.StopTimer()
+	m.stop()
+	m.start(append([]string{"--allow-unencrypted"}, args...)...)
+	b.StartTimer()
+}
+
+// filledMount is a mount of a bucket that the SDK has put objects into.
+func filledMount(b *testing.B, set string) (*mount, *bench) {
+	b.Helper()
+	env := storetest.StartVersityGW(b).Env()
+	filled := newBench(b, env, env)
+	filled.load(b, set)
+	return mountStore(b, env, "--allow-unencrypted"), filled
+}
+
+// BenchmarkColdRead1GiB has the limits beside it, in turns in the same run: a
+// daemon of constant data and the SDK alone. of-constant and of-bare are
+// Coffer's speed by theirs.
 func BenchmarkColdRead1GiB(b *testing.B) {
-	m := benchMount(b)
-	writeGiB(b, m.path("bench", "big"))
+	m, filled := filledMount(b, "one")
 	b.SetBytes(gib)
-	var used float64
+	var used, constant, bare float64
 	for b.Loop() {
-		b.StopTimer()
-		m.stop() // a new daemon and a new mount: nothing is cached
-		m.start("--allow-unencrypted")
-		b.StartTimer()
-		f, err := os.Open(m.path("bench", "big"))
-		must(b, err)
-		n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, 1<<20))
-		if err != nil || n != gib {
-			b.Fatalf("%d bytes, %v", n, err)
-		}
-		f.Close()
+		m.afresh(b)
+		must(b, readFile(m.path("bench", "data", "one"), gib))
 		used += m.cpu()
+		b.StopTimer()
+		constant += constantRead(b, m, "one", gib, false)
+		begun := time.Now()
+		must(b, bareDownload(filled.env, "bench", "data/one", gib))
+		bare += time.Since(begun).Seconds()
+		b.StartTimer()
 	}
 	b.ReportMetric(used/float64(b.N), "daemon-s/GiB")
 	b.ReportMetric(m.peakRSS(), "peak-MiB")
+	b.ReportMetric(constant/b.Elapsed().Seconds(), "of-constant")
+	b.ReportMetric(bare/b.Elapsed().Seconds(), "of-bare")
+}
+
+// constantRead reads a file through a daemon of constant data, with a mount's
+// read-ahead, and returns the seconds; the file can have been read before.
+func constantRead(b *testing.B, like *mount, name string, size int64, again bool) float64 {
+	b.Helper()
+	r := &peerRun{t: b, peer: constantPeer, home: b.TempDir()}
+	must(b, r.start())
+	defer r.stop()
+	from, err := bdiReadAhead(like.dir)
+	must(b, err)
+	kib, err := os.ReadFile(from)
+	must(b, err)
+	to, err := bdiReadAhead(r.dir)
+	must(b, err)
+	if err := os.WriteFile(to, kib, 0); err != nil {
+		b.Logf("the constant mount keeps its own read-ahead: %v", err)
+	}
+	if again {
+		must(b, readAndForget(r))
+	}
+	begun := time.Now()
+	must(b, readFile(filepath.Join(r.dir, "data", name), size))
+	return time.Since(begun).Seconds()
+}
+
+// BenchmarkMemoryRead1GiB reads what the daemon has in memory and the kernel
+// has forgotten.
+func BenchmarkMemoryRead1GiB(b *testing.B) {
+	m, _ := filledMount(b, "one")
+	b.SetBytes(gib)
+	var used, constant float64
+	for b.Loop() {
+		m.afresh(b, "--memory", "2G")
+		b.StopTimer()
+		must(b, readAndForget(&peerRun{t: b, dir: m.path("bench")}))
+		before := m.cpu()
+		b.StartTimer()
+		must(b, readFile(m.path("bench", "data", "one"), gib))
+		b.StopTimer()
+		used += m.cpu() - before
+		constant += constantRead(b, m, "one", gib, true)
+		b.StartTimer()
+	}
+	b.ReportMetric(used/float64(b.N), "daemon-s/GiB")
+	b.ReportMetric(constant/b.Elapsed().Seconds(), "of-constant")
+}
+
+// BenchmarkRandomRead reads 4 KiB at 200 places of 4 GiB.
+func BenchmarkRandomRead(b *testing.B) {
+	const reads = 200
+	s := storetest.StartVersityGW(b)
+	l := startLink(b, s.Endpoint, 0, 0)
+	newBench(b, s.Env(), s.Env()).load(b, "four")
+	m := mountStore(b, l.env(s.Env()), "--allow-unencrypted")
+	var used float64
+	var requests, body int64
+	for b.Loop() {
+		m.afresh(b)
+		b.StopTimer()
+		_, err := os.Stat(m.path("bench", "data", "four"))
+		must(b, err)
+		l.reset()
+		before := m.cpu()
+		b.StartTimer()
+		must(b, randomReads(reads, 4<<10)(&peerRun{t: b, dir: m.path("bench")}))
+		used += m.cpu() - before
+		requests += l.requests.Load()
+		body += l.body.Load()
+	}
+	n := float64(reads * b.N)
+	b.ReportMetric(n/b.Elapsed().Seconds(), "reads/s")
+	b.ReportMetric(1e6*used/n, "daemon-us/read")
+	b.ReportMetric(float64(requests)/n, "requests/read")
+	b.ReportMetric(float64(body)/1024/n, "body-KiB/read")
+}
+
+// BenchmarkReadSmallFiles reads 10,000 files of 4 KiB with 8 readers.
+func BenchmarkReadSmallFiles(b *testing.B) {
+	m, _ := filledMount(b, "small")
+	job := smallFiles("", 10_000, 4<<10, 8)
+	var used float64
+	for b.Loop() {
+		m.afresh(b)
+		must(b, job.do(&peerRun{t: b, dir: m.path("bench")}))
+		used += m.cpu()
+	}
+	b.ReportMetric(10_000*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+	b.ReportMetric(1e6*used/float64(10_000*b.N), "daemon-us/file")
+}
+
+// BenchmarkListing lists 20,000 names: with attributes as the listing tells
+// them, and by find, in 200 directories.
+func BenchmarkListing(b *testing.B) {
+	const names = 20_000
+	env := storetest.StartVersityGW(b).Env()
+	client(b, env).makeBucket(b, "bench")
+	must(b, barePuts(env, "bench", names, 1, flatName("many")))
+	must(b, barePuts(env, "bench", names, 1, treeName))
+	m := mountStore(b, env, "--allow-unencrypted")
+	for _, job := range []struct {
+		name string
+		do   func(*peerRun) error
+	}{
+		{"ls -l", lines(names+1, "ls", "-l", "many")},
+		{"find", lines(names, "find", "tree", "-type", "f")},
+	} {
+		b.Run(job.name, func(b *testing.B) {
+			var used float64
+			for b.Loop() {
+				m.afresh(b, "--attributes", "list")
+				must(b, job.do(&peerRun{t: b, dir: m.path("bench")}))
+				used += m.cpu()
+			}
+			b.ReportMetric(names*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+			b.ReportMetric(1e6*used/float64(names*b.N), "daemon-us/entry")
+		})
+	}
 }
 
 // BenchmarkSmallFiles writes, then reads, 1,000 files of 4 KiB with 4 workers.

@@ -155,13 +155,13 @@ type bench struct {
 	readAhead string
 }
 
-func newBench(t *testing.T, direct, env []string) *bench {
+func newBench(t testing.TB, direct, env []string) *bench {
 	client(t, direct).makeBucket(t, "bench")
 	return &bench{direct: direct, env: env, loaded: map[string]bool{}}
 }
 
 // load puts a set of objects, once.
-func (b *bench) load(t *testing.T, set string) {
+func (b *bench) load(t testing.TB, set string) {
 	t.Helper()
 	if b.loaded[set] {
 		return
@@ -184,7 +184,7 @@ func (b *bench) load(t *testing.T, set string) {
 	case "many":
 		must(t, barePuts(b.direct, "bench", 100_000, 1, flatName("many")))
 	case "tree":
-		must(t, barePuts(b.direct, "bench", 100_000, 1, func(i int) string { return fmt.Sprintf("tree/d%d/f%d", i/100, i%100) }))
+		must(t, barePuts(b.direct, "bench", 100_000, 1, treeName))
 	default:
 		t.Fatalf("no set %q", set)
 	}
@@ -193,6 +193,9 @@ func (b *bench) load(t *testing.T, set string) {
 func flatName(dir string) func(int) string {
 	return func(i int) string { return dir + "/f" + strconv.Itoa(i) }
 }
+
+// treeName makes directories of a hundred.
+func treeName(i int) string { return fmt.Sprintf("tree/d%d/f%d", i/100, i%100) }
 
 // readJob is something to do with a mount that has seen nothing yet.
 type readJob struct {

@@ -61,7 +61,7 @@ func rclone(mode string) func(*peerRun) *exec.Cmd {
 
 // peerRun is one program and its mount.
 type peerRun struct {
-	t    *testing.T
+	t    testing.TB
 	peer peer
 	env  []string
 	args []string // besides those of the peer

@@ -22,6 +22,7 @@ type Cache struct {
 	cfg   Config // complete: defaults filled in
 	pool  pool
 	tier  *tier
+	disk  *disk // nil: none is configured
 	fly   flights
 	stats counters
 
@@ -80,6 +81,12 @@ func New(cfg Config) (*Cache, error) {
 	if c.tier, err = newTier(cfg.MemoryBytes/8*5, cfg.BlockBytes); err != nil {
 		return nil, err
 	}
+	if cfg.DiskDir != "" {
+		if c.disk, err = newDisk(c); err != nil {
+			c.tier.close()
+			return nil, err
+		}
+	}
 	return c, nil
 }
 
@@ -112,6 +119,9 @@ func (c *Cache) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	c.dropFresh()
+	if c.disk != nil {
+		c.disk.close()
+	}
 	c.tier.close()
 	if n := c.pool.slabs.close(); n > 0 {
 		return fmt.Errorf("cache: close: %d bytes are still in use by spans that were not released", n)
@@ -137,5 +147,8 @@ func (c *Cache) relieve() {
 	}
 	for _, s := range stages {
 		s.relieve()
+	}
+	if c.disk != nil {
+		c.disk.relieve()
 	}
 }

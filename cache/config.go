@@ -35,6 +35,15 @@ type Config struct {
 	// ScratchDir is where stages keep their sealed bytes, in files without a
 	// name. Default: the system's directory for temporary files.
 	ScratchDir string
+	// DiskDir is where complete blocks are kept, sealed, in a directory
+	// coffer-cache-UID. Default: no disk tier.
+	DiskDir string
+	// DiskBytes bounds what is in the tier's directory. Default: a tenth of
+	// what is free at the start. 5 % of the file system stay free anyway.
+	DiskBytes int64
+	// DiskKey is 32 bytes under which blocks outlive this cache, for others
+	// with the same key. Default: a random key, and nothing outlives it.
+	DiskKey []byte
 	// StoreID names the store (endpoint and region): blocks of different
 	// stores never share a key. Required.
 	StoreID string
@@ -56,6 +65,9 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("cache: block size of %d bytes: must be a power of two from %d to %d", c.BlockBytes, minBlockBytes, maxBlockBytes))
 	} else if c.MemoryBytes != 0 && c.MemoryBytes < minBlocks*block {
 		errs = append(errs, fmt.Errorf("cache: memory of %d bytes: must be at least %d blocks, %d bytes", c.MemoryBytes, minBlocks, minBlocks*block))
+	}
+	if c.DiskBytes < 0 || c.DiskDir == "" && (c.DiskBytes != 0 || c.DiskKey != nil) {
+		errs = append(errs, fmt.Errorf("cache: %d bytes and a key of %d bytes for a disk tier in %q", c.DiskBytes, len(c.DiskKey), c.DiskDir))
 	}
 	if c.StoreID == "" {
 		errs = append(errs, errors.New("cache: the store has no identity"))

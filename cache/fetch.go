@@ -180,10 +180,9 @@ func (r *Reader) start(blocks []*Block) {
 		defer r.wg.Done()
 		ctx, cancel := context.WithTimeout(r.ctx, r.c.cfg.FetchTimeout)
 		defer cancel()
-		r.c.stats.fetches.Add(1)
 		begun := time.Now()
-		err := r.fill(ctx, blocks)
-		if err == nil && blocks[0].ahead {
+		asked, err := r.obtain(ctx, blocks)
+		if err == nil && asked && blocks[0].ahead {
 			last := blocks[len(blocks)-1]
 			r.mu.Lock()
 			r.win.fetched(last.offset()+int64(len(last.data))-blocks[0].offset(), time.Since(begun))
@@ -208,8 +207,14 @@ func (r *Reader) land(blocks []*Block, err error) {
 	discard := errors.Is(err, objstore.Integrity) || errors.Is(err, objstore.Stale)
 	if !discard {
 		for _, b := range blocks {
-			if b.complete() && !b.passing {
+			if !b.complete() {
+				continue
+			}
+			if !b.passing {
 				r.c.tier.add(b)
+			}
+			if r.c.disk != nil {
+				r.c.disk.offer(b)
 			}
 		}
 		r.c.tier.settle()

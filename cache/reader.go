@@ -120,7 +120,7 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (*Span, error) {
 		r.c.streaming.Add(1)
 	}
 	r.mu.Unlock()
-	q := request{off: off, end: off + int64(n), sparse: p.sparse}
+	q := request{off: off, end: off + int64(n), sparse: p.sparse && !r.onDisk(off, n)}
 	for {
 		s, err := r.begin(ctx, q, &g)
 		if err != nil {
@@ -329,6 +329,9 @@ func (r *Reader) count(s *Span, end int64) error {
 			r.c.views++
 			r.c.damaged[key] = r.c.views
 			r.c.mu.Unlock()
+			if r.c.disk != nil {
+				r.c.disk.forget(key, (r.size+r.c.cfg.BlockBytes-1)/r.c.cfg.BlockBytes)
+			}
 			r.relieve()
 			return err
 		}

@@ -71,7 +71,7 @@ func TestMountFails(t *testing.T) {
 		{"no credentials", with(env, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="), []string{"mount", empty}, 3, "credentials"},
 		{"missing bucket", env, []string{"mount", "s3://not-there", empty}, 1, "not-there"},
 		{"unknown flag", env, []string{"mount", "--no-such-flag", empty}, 2, "no-such-flag"},
-		{"bad value", env, []string{"mount", "--list-version", "3", empty}, 2, "list-version"},
+		{"bad value", env, []string{"mount", "-o", "list_version=3", empty}, 2, "list_version"},
 		{"unknown option", env, []string{"mount", "-o", "nosuchoption", empty}, 2, "nosuchoption"},
 		{"unknown config key", env, []string{"mount", "--config", config, empty}, 2, "endpoint-ulr"},
 		{"no config file", env, []string{"mount", "--config", "/nonexistent/c.yaml", empty}, 2, "/nonexistent/c.yaml"},

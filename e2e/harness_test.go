@@ -379,6 +379,8 @@ type cacheStats struct {
 	FetchedBytes        int64 `json:"fetched_bytes"`
 	BudgetBytes         int64 `json:"budget_bytes"`
 	CachedBytes         int64 `json:"cached_bytes"`
+	DiskHits            int64 `json:"disk_hits"`
+	DiskBytes           int64 `json:"disk_bytes"`
 }
 
 // reads returns how many bytes the daemon was asked for.

@@ -144,9 +144,20 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		return st, err
 	}
 	st.closes = append(st.closes, background(store.EndDeadUploads))
+	var diskKey []byte
+	if cfg.CacheKeyFile != "" {
+		if diskKey, err = readKeyFile("cache key file", cfg.CacheKeyFile); err != nil {
+			return st, &exitError{exitUsage, err}
+		}
+		defer clear(diskKey)
+	}
 	held, err := cache.New(cache.Config{
 		MemoryBytes: int64(cfg.Memory), ScratchDir: scratch, StoreID: store.Identity(), Logger: log,
+		DiskDir: cfg.CacheDir, DiskBytes: int64(cfg.CacheSize), DiskKey: diskKey,
 	})
+	if errors.Is(err, cache.ErrDisk) {
+		return st, &exitError{exitUsage, err}
+	}
 	if err != nil {
 		return st, fmt.Errorf("cache: %w", err)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // Config holds every setting of a mount. The same names serve as flags
-// (--endpoint-url), environment (COFFER_ENDPOINT_URL), mount options
+// (--endpoint-url; a few have none), environment (COFFER_ENDPOINT_URL), mount options
 // (endpoint_url) and keys of the config file (endpoint-url).
 type Config struct {
 	EndpointURL   string `yaml:"endpoint-url"`
@@ -53,6 +53,10 @@ type Config struct {
 
 	Memory     byteSize `yaml:"memory"`
 	ScratchDir string   `yaml:"scratch-dir"`
+
+	CacheDir     string   `yaml:"cache-dir"`
+	CacheSize    byteSize `yaml:"cache-size"`
+	CacheKeyFile string   `yaml:"cache-key-file"`
 
 	Rescue        choice `yaml:"rescue"`
 	RescueKeyFile string `yaml:"rescue-key-file"`
@@ -163,6 +167,7 @@ func envName(flag string) string {
 func resolveConfig(cmdline *pflag.FlagSet, env environ, opts []mountOption) (Config, error) {
 	cfg := defaultConfig()
 	all := pflag.NewFlagSet("all", pflag.ContinueOnError)
+	bindFlags(all, &cfg, groupUnlisted)
 	bindFlags(all, &cfg, everyGroup...)
 
 	// The file that is read is itself chosen by flag, -o or environment.
@@ -250,6 +255,14 @@ func (c Config) Validate() error {
 	if c.Memory != 0 && c.Memory < minMemory {
 		return fmt.Errorf("memory %v is below the least that works, %v", c.Memory, minMemory)
 	}
+	// Less would hold a few blocks, and rather waste the disk's time.
+	const minCache = byteSize(16 << 20)
+	if c.CacheSize != 0 && c.CacheSize < minCache {
+		return fmt.Errorf("cache-size %v is below the least that works, %v", c.CacheSize, minCache)
+	}
+	if c.CacheDir == "" && (c.CacheSize != 0 || c.CacheKeyFile != "") {
+		return errors.New("cache-size and cache-key-file go with cache-dir")
+	}
 	if 0o444&^c.Umask == 0 {
 		return fmt.Errorf("umask %v leaves no file that anybody could read", c.Umask)
 	}
@@ -287,7 +300,7 @@ func (c Config) validateEncryption() error {
 }
 
 func (c *Config) absolutePaths() error {
-	paths := []*string{&c.CAFile, &c.ScratchDir, &c.RescueKeyFile, &c.LogFile}
+	paths := []*string{&c.CAFile, &c.ScratchDir, &c.CacheDir, &c.CacheKeyFile, &c.RescueKeyFile, &c.LogFile}
 	for i := range c.CustomerKeyFiles {
 		paths = append(paths, &c.CustomerKeyFiles[i])
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -235,4 +236,36 @@ func TestEverySettingHasAYAMLKey(t *testing.T) {
 		cfg := defaultConfig()
 		require.NoError(t, decodeConfig([]byte(f.Name+": "+value+"\n"), &cfg), f.Name)
 	})
+}
+
+// Settings without a flag are known to the other sources.
+func TestSettingsWithoutFlags(t *testing.T) {
+	_, _, errOut := runIn(t, "mount", "--nonempty", t.TempDir())
+	require.Contains(t, errOut, "unknown flag")
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	opts, _, err := parseMountOptions("nonempty,list_version=1")
+	require.NoError(t, err)
+	env := func(name string) (string, bool) {
+		return map[string]string{"COFFER_LOG_FORMAT": "json", "COFFER_CONFIG": os.DevNull}[name], name != "HOME"
+	}
+	cfg, err := resolveConfig(fs, env, opts)
+	require.NoError(t, err)
+	require.True(t, cfg.NonEmpty)
+	require.Equal(t, "1", cfg.ListVersion.value)
+	require.Equal(t, "json", cfg.LogFormat.value)
+}
+
+func TestCacheSettings(t *testing.T) {
+	dir := t.TempDir()
+	for args, want := range map[string]string{
+		"--cache-size 1G":                     "go with cache-dir",
+		"--cache-key-file /k":                 "go with cache-dir",
+		"--cache-dir /x --cache-size 1K":      "below the least",
+		"--cache-dir /x --cache-size -5":      "is not a size",
+		"--cache-dir /x --cache-size 10bytes": "is not a size",
+	} {
+		code, _, errOut := runIn(t, append(append([]string{"mount"}, strings.Fields(args)...), "s3://b", dir)...)
+		require.Equal(t, exitUsage, code, args)
+		require.Contains(t, errOut, want, args)
+	}
 }

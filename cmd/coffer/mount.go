@@ -19,7 +19,7 @@ checked first, with one request. With --foreground it stays instead, and ends
 on SIGTERM or SIGINT: it writes to the store what is still to be written, says
 what could not be, and unmounts. A second signal forces the unmount.
 
-MOUNTPOINT is an empty directory (--nonempty lifts that), or /dev/fd/N for a
+MOUNTPOINT is an empty directory (-o nonempty lifts that), or /dev/fd/N for a
 FUSE device that a container runtime has opened; this form never detaches. A
 dead mount of Coffer, left by a daemon that was killed, is replaced.
 

@@ -102,6 +102,7 @@ func splitOptions(text string) []string {
 func settingKinds() map[string]bool {
 	c := defaultConfig()
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	bindFlags(fs, &c, groupUnlisted)
 	bindFlags(fs, &c, everyGroup...)
 	kinds := map[string]bool{}
 	fs.VisitAll(func(f *pflag.Flag) { kinds[f.Name] = f.Value.Type() == "bool" })

@@ -161,7 +161,7 @@ func prepareMountPoint(dir string, nonEmpty bool) error {
 			return fmt.Errorf("mount point: %w", err)
 		}
 		if names != "" {
-			return fmt.Errorf("mount point %s is not empty (it holds %q); --nonempty mounts over it", dir, names)
+			return fmt.Errorf("mount point %s is not empty (it holds %q); -o nonempty mounts over it", dir, names)
 		}
 		return nil
 	}

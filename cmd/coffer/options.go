@@ -12,6 +12,8 @@ const (
 	groupResources  = "Memory and local disk"
 	groupLogging    = "Logging and configuration"
 	groupProcess    = "Process"
+	// groupUnlisted has no flags: these are set by file, environment and -o.
+	groupUnlisted = "Unlisted"
 )
 
 var everyGroup = []string{groupEndpoint, groupEncryption, groupFileSystem, groupResources, groupLogging}
@@ -38,6 +40,8 @@ func bindFlags(fs *pflag.FlagSet, c *Config, groups ...string) {
 			bindResources(part, c)
 		case groupLogging:
 			bindLogging(part, c)
+		case groupUnlisted:
+			bindUnlisted(part, c)
 		}
 		part.VisitAll(func(f *pflag.Flag) { fs.AddFlag(inGroup(f, g)) })
 	}
@@ -61,7 +65,6 @@ func bindEndpoint(fs *pflag.FlagSet, c *Config) {
 	fs.BoolVar(&c.Anonymous, "anonymous", c.Anonymous, "sign nothing: public buckets without credentials")
 	fs.BoolVar(&c.RequesterPays, "requester-pays", c.RequesterPays, "agree to pay for requests to buckets that ask for it")
 	fs.BoolVar(&c.AllowHTTP, "allow-http", c.AllowHTTP, "allow plain http to a host that is not this one: data travels in the clear")
-	fs.Var(&c.ListVersion, "list-version", "version of the listing call; auto doubts answers that look cut short")
 }
 
 func bindEncryption(fs *pflag.FlagSet, c *Config) {
@@ -84,23 +87,31 @@ func bindFileSystem(fs *pflag.FlagSet, c *Config) {
 	fs.Lookup("uid").DefValue, fs.Lookup("gid").DefValue = "", ""
 	fs.Var(&c.Umask, "umask", "permission bits taken away from files and directories that have no mode stored")
 	fs.BoolVar(&c.AllowOther, "allow-other", c.AllowOther, "let other users in (needs user_allow_other in /etc/fuse.conf unless root)")
-	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")
 }
 
 func bindResources(fs *pflag.FlagSet, c *Config) {
 	fs.Var(&c.Memory, "memory", "budget of the cache, read-ahead and parts in flight (auto: a sixteenth of the memory or of the cgroup's limit, 64MiB to 256MiB)")
 	fs.StringVar(&c.ScratchDir, "scratch-dir", c.ScratchDir, "`directory` for encrypted temporary files (default: the first of $PBS_LOCALDIR, $SLURM_TMPDIR, $TMPDIR, /tmp that exists)")
+	fs.StringVar(&c.CacheDir, "cache-dir", c.CacheDir, "`directory` for a cache on disk, below the one in memory, encrypted (default: none)")
+	fs.Var(&c.CacheSize, "cache-size", "most that is kept there (auto: a tenth of what is free at the start); 5 % of the file system stay free in any case")
+	fs.StringVar(&c.CacheKeyFile, "cache-key-file", c.CacheKeyFile, "`file` with the key of the cache on disk, which lets it outlive the mount and be shared by mounts: 32 bytes, or their hex or base64, of mode 0600 (default: a random key, and the cache goes with the mount)")
 	fs.Var(&c.Rescue, "rescue", "what becomes of data that could not be stored when its file was closed. file: an encrypted file in the scratch directory, for coffer rescue; mount: kept as long as the mount, which umount then refuses to end; off: dropped")
 	fs.StringVar(&c.RescueKeyFile, "rescue-key-file", c.RescueKeyFile, "`file` with the key for such files: 32 bytes, or their hex or base64, of mode 0600 (default: a random key that the kernel keeps until the machine restarts)")
 }
 
 func bindLogging(fs *pflag.FlagSet, c *Config) {
 	fs.StringVar(&c.LogFile, "log-file", c.LogFile, "append the log to this `file` (default: stderr in the foreground, a small file beside the control socket otherwise)")
-	fs.Var(&c.LogFormat, "log-format", "form of log lines")
 	fs.Var(&c.LogLevel, "log-level", "least level that is logged")
 	// The value is read from the flag set by resolveConfig: which file is
 	// read cannot be a setting in that file.
 	fs.String("config", "", "config `file` (default: ~/.config/coffer/config.yaml, else /etc/coffer/config.yaml)")
+}
+
+// bindUnlisted defines what few people set, beside the flags.
+func bindUnlisted(fs *pflag.FlagSet, c *Config) {
+	fs.Var(&c.ListVersion, "list-version", "version of the listing call; auto doubts answers that look cut short")
+	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")
+	fs.Var(&c.LogFormat, "log-format", "form of log lines")
 }
 
 // settingArgs returns the settings that were given as flags, as arguments.

@@ -45,6 +45,9 @@ func (c *Cache) Fill(ref objstore.Ref, o objstore.Object, body io.Reader) error 
 	c.stats.fetched.Add(int64(n))
 	c.tier.add(b)
 	c.tier.settle()
+	if c.disk != nil {
+		c.disk.offer(b)
+	}
 	c.mu.Lock()
 	c.fresh = append(c.fresh, b)
 	var old []*Block

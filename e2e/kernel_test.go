@@ -46,8 +46,6 @@ func TestKernelCapabilities(t *testing.T) {
 	}
 }
 
-// A reply pins the blocks that it is made of until the kernel has its copy
-// (ReadResult.Done): were one kept, a small budget would be used up soon.
 // The kernel reads a MiB ahead where root has mounted, and as it always does
 // elsewhere, which is no reason to fail.
 func TestKernelReadsAhead(t *testing.T) {
@@ -70,6 +68,8 @@ func TestKernelReadsAhead(t *testing.T) {
 	}
 }
 
+// A reply pins the blocks that it is made of until the kernel has its copy
+// (ReadResult.Done): were one kept, a small budget would be used up soon.
 func TestRepliesGiveTheirBlocksBack(t *testing.T) {
 	s := startEmulator(t, "aws")
 	other := client(t, s.Env())

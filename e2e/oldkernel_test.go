@@ -138,12 +138,12 @@ func TestKernel418(t *testing.T) {
 	if more := settled.Flags64() &^ (offered | fuse.CAP_INIT_EXT); more != 0 {
 		t.Errorf("the daemon takes capabilities %#x that were not offered", more)
 	}
-	for name, flag := range map[string]uint64{"ATOMIC_O_TRUNC": fuse.CAP_ATOMIC_O_TRUNC, "ASYNC_READ": fuse.CAP_ASYNC_READ, "BIG_WRITES": fuse.CAP_BIG_WRITES} {
+	for name, flag := range map[string]uint64{"ATOMIC_O_TRUNC": fuse.CAP_ATOMIC_O_TRUNC, "ASYNC_READ": fuse.CAP_ASYNC_READ, "BIG_WRITES": fuse.CAP_BIG_WRITES, "READDIRPLUS": fuse.CAP_READDIRPLUS} {
 		if settled.Flags64()&flag == 0 {
 			t.Errorf("%s is not settled", name)
 		}
 	}
-	for name, flag := range map[string]uint64{"WRITEBACK_CACHE": fuse.CAP_WRITEBACK_CACHE, "READDIRPLUS": fuse.CAP_READDIRPLUS, "AUTO_INVAL_DATA": fuse.CAP_AUTO_INVAL_DATA} {
+	for name, flag := range map[string]uint64{"WRITEBACK_CACHE": fuse.CAP_WRITEBACK_CACHE, "READDIRPLUS_AUTO": fuse.CAP_READDIRPLUS_AUTO, "AUTO_INVAL_DATA": fuse.CAP_AUTO_INVAL_DATA} {
 		if settled.Flags64()&flag != 0 {
 			t.Errorf("%s is settled", name)
 		}

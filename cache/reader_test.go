@@ -398,7 +398,7 @@ func TestSequentialReadsKeepRangesInFlight(t *testing.T) {
 		for _, q := range f.requests {
 			largest, total = max(largest, q.Length), total+q.Length
 		}
-		require.EqualValues(t, maxRange, largest)
+		require.EqualValues(t, deepRange, largest)
 		require.EqualValues(t, len(f.data), total, "every byte once")
 		require.NoError(t, r.Close())
 		require.Zero(t, c.Stats().WastedBytes)

@@ -18,6 +18,8 @@ const (
 	// under way. Longer ones would take more memory.
 	maxDepth  = 30 * deepRange
 	deepRange = 8 << 20
+	// slowRange is how long one of maxRange takes where a connection is slow.
+	slowRange = 50 * time.Millisecond
 	// minForgive is how far a read may be off the expected place and still
 	// belong to an open stream: two requests of the kernel's default
 	// read-ahead (128 KiB), which may overtake one another.
@@ -361,11 +363,11 @@ func (w *window) streaming() bool { return len(w.streams) > 0 && w.streams[0].de
 func (w *window) minDepth() int64 { return max(minDepth, 2*w.block) }
 
 // unit is the length of one range, whole blocks: a quarter of the window, unless it
-// is deep.
+// is deep, or connections are slow, and more of them faster.
 func (w *window) unit(s *stream) int64 {
 	u := min(s.depth/4, maxRange)
-	if s.depth > calmDepth {
-		u = deepRange
+	if s.depth > calmDepth || w.link.mean*maxRange > float64(slowRange) {
+		u = min(u, deepRange)
 	}
 	return max(u-u%w.block, w.block)
 }

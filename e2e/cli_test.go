@@ -57,6 +57,8 @@ func TestMountFails(t *testing.T) {
 	must(t, os.WriteFile(file, nil, 0o600))
 	full := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(full, "f"), nil, 0o600))
+	open := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(open, fmt.Sprint("coffer-cache-", os.Getuid())), 0o755))
 
 	for _, tc := range []struct {
 		name string
@@ -76,6 +78,10 @@ func TestMountFails(t *testing.T) {
 		{"unknown config key", env, []string{"mount", "--config", config, empty}, 2, "endpoint-ulr"},
 		{"no config file", env, []string{"mount", "--config", "/nonexistent/c.yaml", empty}, 2, "/nonexistent/c.yaml"},
 		{"bad environment", with(env, "COFFER_UMASK=999"), []string{"mount", empty}, 2, "COFFER_UMASK"},
+		{"no place for a cache directory", env, []string{"mount", "--cache-dir", filepath.Join(file, "cache"), empty}, 2, file},
+		{"no cache key file", env, []string{"mount", "--cache-dir", full, "--cache-key-file", "/nonexistent/key", empty}, 2, "/nonexistent/key"},
+		{"a cache key file that is none", env, []string{"mount", "--cache-dir", full, "--cache-key-file", file, empty}, 2, file},
+		{"a cache directory that is open to others", env, []string{"mount", "--cache-dir", open, empty}, 2, "open to others"},
 		{"no mount point", env, []string{"mount", filepath.Join(empty, "nope")}, 1, filepath.Join(empty, "nope")},
 		{"mount point is a file", env, []string{"mount", file}, 1, file},
 		{"mount point is not empty", env, []string{"mount", full}, 1, "empty"},

@@ -69,7 +69,7 @@ func cacheFiles(t *testing.T, dir string) (names []string) {
 }
 
 func TestDiskCache(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "is", "made")
 	key := filepath.Join(t.TempDir(), "key")
 	must(t, os.WriteFile(key, []byte(strings.Repeat("5a", 32)+"\n"), 0o600))
 	args := []string{"--cache-dir", dir, "--cache-key-file", key, "--cache-size", "1G", "--memory", "64M"}

@@ -151,6 +151,11 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 		}
 		defer clear(diskKey)
 	}
+	if cfg.CacheDir != "" {
+		if err := os.MkdirAll(cfg.CacheDir, 0o700); err != nil {
+			return st, &exitError{exitUsage, fmt.Errorf("cache directory: %w", err)}
+		}
+	}
 	held, err := cache.New(cache.Config{
 		MemoryBytes: int64(cfg.Memory), ScratchDir: scratch, StoreID: store.Identity(), Logger: log,
 		DiskDir: cfg.CacheDir, DiskBytes: int64(cfg.CacheSize), DiskKey: diskKey,

@@ -3,18 +3,22 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -75,8 +79,16 @@ func bareUpload(env []string, bucket, key string, n int64) error {
 
 // bareClient is the SDK's client without its sums of bodies.
 func bareClient(env []string) *s3.Client {
+	client := awshttp.NewBuildableClient()
+	if pem, err := os.ReadFile(envOf(env, "AWS_CA_BUNDLE")); err == nil {
+		client = client.WithTransportOptions(func(tr *http.Transport) {
+			tr.TLSClientConfig.RootCAs = x509.NewCertPool()
+			tr.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem)
+		})
+	}
 	return s3.New(s3.Options{
-		Region: "us-east-1", BaseEndpoint: aws.String(envOf(env, "AWS_ENDPOINT_URL")), UsePathStyle: true,
+		HTTPClient: client,
+		Region:     "us-east-1", BaseEndpoint: aws.String(envOf(env, "AWS_ENDPOINT_URL")), UsePathStyle: true,
 		Credentials:                credentials.NewStaticCredentialsProvider(envOf(env, "AWS_ACCESS_KEY_ID"), envOf(env, "AWS_SECRET_ACCESS_KEY"), ""),
 		APIOptions:                 []func(*middleware.Stack) error{v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware},
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,

@@ -464,7 +464,7 @@ func TestStreamOverLatencyReachesTheSumOfItsConnections(t *testing.T) {
 		conns  float64
 	}{
 		{512 << 20, 30},
-		{256 << 20, 21}, // of 24 in 7/8 - 1/8 of the budget, less what was just read
+		{256 << 20, 14}, // of 24 in 7/8 - 1/8 of the budget, less what was just read, and what is refused: that depends on who runs first
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: tc.memory})

@@ -26,7 +26,8 @@ type Cache struct {
 	fly   flights
 	stats counters
 
-	streaming atomic.Int64 // readers that have read ahead
+	streaming atomic.Int64   // readers that have read ahead
+	fills     sync.WaitGroup // see Fill; none is added once closed
 
 	mu      sync.Mutex
 	readers map[*Reader]struct{} // guarded by mu; open ones
@@ -118,6 +119,7 @@ func (c *Cache) Close() error {
 	}
 	c.closed = true
 	c.mu.Unlock()
+	c.fills.Wait()
 	c.dropFresh()
 	if c.disk != nil {
 		c.disk.close()

@@ -13,8 +13,17 @@ const maxFresh = 64
 // another question, for the reader that is likely to be opened next: until then, or
 // until maxFresh others came, and after that as long as the memory tier wants it. ref
 // and o are as for [Cache.OpenReader]; body has all of the object. Without an ETag, or
-// memory to spare, nothing is kept. The error is that of the body.
+// memory to spare, or after Close, nothing is kept; Close waits for the body. The
+// error is that of the body.
 func (c *Cache) Fill(ref objstore.Ref, o objstore.Object, body io.Reader) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.fills.Add(1)
+	c.mu.Unlock()
+	defer c.fills.Done()
 	key := Key{Store: c.cfg.StoreID, Bucket: ref.Bucket, Key: ref.Key, ETag: ref.ETag}
 	cost := c.pool.cost(int(o.Size))
 	if ref.ETag == "" || o.Size <= 0 || o.Size > c.cfg.BlockBytes || !c.pool.budget.TryAcquire(cost) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -69,6 +70,28 @@ func TestFill(t *testing.T) {
 	c.relieve()
 	require.Empty(t, c.fresh)
 	require.Empty(t, c.fly.m)
+}
+
+// A look-up may be given up while its answer is still coming, and the mount end.
+func TestCloseWaitsForFill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testCache(t, Config{})
+		f := newFake(5000, 22)
+		body, pipe := io.Pipe()
+		filled, closed := make(chan error, 1), make(chan error, 1)
+		go func() { filled <- c.Fill(refOf(1), f.object(), body) }()
+		synctest.Wait()
+		go func() { closed <- c.Close() }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		_, err := pipe.Write(f.data)
+		require.NoError(t, err)
+		require.NoError(t, pipe.Close())
+		require.NoError(t, <-filled)
+		require.NoError(t, <-closed)
+		require.NoError(t, c.Fill(refOf(2), f.object(), bytes.NewReader(f.data)))
+		closeCache(t, c)
+	})
 }
 
 type failing struct{ err error }

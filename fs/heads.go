@@ -112,9 +112,13 @@ func (h *heads) ask(ctx context.Context, b objstore.Bucket, key string) (objstor
 	return h.once(ctx, b, key, h.head)
 }
 
-// askWhole asks for the bytes of a small file as well, which go to c.
-func (h *heads) askWhole(ctx context.Context, b objstore.Bucket, key string, c *cache.Cache) (objstore.Object, error) {
+// askWhole asks for the bytes of a small file as well, which go to c. They are given
+// up when mount ends.
+func (h *heads) askWhole(ctx, mount context.Context, b objstore.Bucket, key string, c *cache.Cache) (objstore.Object, error) {
 	return h.once(ctx, b, key, func(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(mount, cancel)()
 		return h.whole(ctx, b, key, c)
 	})
 }

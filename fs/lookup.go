@@ -110,13 +110,13 @@ func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding
 	if l.removing {
 		return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
 	}
-	ask := d.fsys.heads.ask
+	var o objstore.Object
+	var err error
 	if l.entry.SizeKnown && l.entry.Size > 0 && l.entry.Size <= wholeMax && d.readsWhatItLooksUp() {
-		ask = func(ctx context.Context, b objstore.Bucket, key string) (objstore.Object, error) {
-			return d.fsys.heads.askWhole(ctx, b, key, d.fsys.cfg.Cache)
-		}
+		o, err = d.fsys.heads.askWhole(ctx, d.fsys.ahead, d.bucket, key, d.fsys.cfg.Cache)
+	} else {
+		o, err = d.fsys.heads.ask(ctx, d.bucket, key)
 	}
-	o, err := ask(ctx, d.bucket, key)
 	if err != nil {
 		return finding{}, err
 	}

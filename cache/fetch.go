@@ -206,18 +206,7 @@ func (r *Reader) start(blocks []*Block) {
 func (r *Reader) land(blocks []*Block, err error) {
 	discard := errors.Is(err, objstore.Integrity) || errors.Is(err, objstore.Stale)
 	if !discard {
-		for _, b := range blocks {
-			if !b.complete() {
-				continue
-			}
-			if !b.passing {
-				r.c.tier.add(b)
-			}
-			if r.c.disk != nil {
-				r.c.disk.offer(b)
-			}
-		}
-		r.c.tier.settle()
+		r.c.offer(blocks)
 	}
 	r.c.fly.land(blocks)
 	// Only now: a waiter that tries again must not meet the failed block.
@@ -227,6 +216,22 @@ func (r *Reader) land(blocks []*Block, err error) {
 		}
 	}
 	releaseAll(blocks)
+}
+
+// offer offers those blocks that are complete to the tiers.
+func (c *Cache) offer(blocks []*Block) {
+	for _, b := range blocks {
+		if !b.complete() {
+			continue
+		}
+		if !b.passing {
+			c.tier.add(b)
+		}
+		if c.disk != nil {
+			c.disk.offer(b)
+		}
+	}
+	c.tier.settle()
 }
 
 // fill transfers a run of blocks by one Get.

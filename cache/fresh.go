@@ -52,11 +52,7 @@ func (c *Cache) Fill(ref objstore.Ref, o objstore.Object, body io.Reader) error 
 	}
 	b.advance(n)
 	c.stats.fetched.Add(int64(n))
-	c.tier.add(b)
-	c.tier.settle()
-	if c.disk != nil {
-		c.disk.offer(b)
-	}
+	c.offer([]*Block{b})
 	c.mu.Lock()
 	c.fresh = append(c.fresh, b)
 	var old []*Block

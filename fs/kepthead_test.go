@@ -48,20 +48,22 @@ func TestKeptHead(t *testing.T) {
 	}
 }
 
+// heapInUse returns the bytes of the heap that are reachable.
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
 // BenchmarkKeptHeads reports what a remembered HEAD costs.
 func BenchmarkKeptHeads(b *testing.B) {
 	const n = headsRemembered / 2
-	heap := func() uint64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	var h *heads
 	var bytes float64
 	for b.Loop() {
 		h = newHeads()
-		before := heap()
+		before := heapInUse()
 		for i := range n {
 			o := objstore.Object{
 				Entry: objstore.Entry{Key: fmt.Sprintf("data/set/file-%07d.jpg", i), ETag: objstore.ETag(fmt.Sprintf("%032x", i)), Size: 1, SizeKnown: true, LastModified: time.Now()},
@@ -70,7 +72,7 @@ func BenchmarkKeptHeads(b *testing.B) {
 			o.Encryption.Mode, o.Headers.ContentType, o.Checksum = objstore.ModeSSES3, "application/octet-stream", "CRC64NVME:AAAAAAAAAAA="
 			h.remember("bucket", o)
 		}
-		bytes = float64(heap()-before) / n
+		bytes = float64(heapInUse()-before) / n
 	}
 	runtime.KeepAlive(h)
 	b.ReportMetric(bytes, "bytes/object")

@@ -84,23 +84,17 @@ func BenchmarkKeptNames(b *testing.B) {
 	const n = 200_000
 	for _, full := range []bool{false, true} {
 		b.Run(fmt.Sprintf("full=%v", full), func(b *testing.B) {
-			heap := func() uint64 {
-				var m runtime.MemStats
-				runtime.GC()
-				runtime.ReadMemStats(&m)
-				return m.HeapAlloc
-			}
 			var k *knownNames
 			var bytes float64
 			for b.Loop() {
 				k = &knownNames{}
-				before := heap()
+				before := heapInUse()
 				for i := range n {
 					k.add(name{name: fmt.Sprintf("file-%07d.jpg", i), entry: objstore.Entry{
 						Key: fmt.Sprintf("data/set/file-%07d.jpg", i), ETag: objstore.ETag(fmt.Sprintf("%032x", i)), Size: 1, SizeKnown: true, LastModified: time.Now(),
 					}}, time.Now(), full)
 				}
-				bytes = float64(heap()-before) / n
+				bytes = float64(heapInUse()-before) / n
 			}
 			runtime.KeepAlive(k)
 			b.ReportMetric(bytes, "bytes/name")

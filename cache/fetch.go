@@ -82,19 +82,22 @@ func (r *Reader) takeAhead(n int64) bool {
 	return b.TryAcquire(n) || !b.Contended() && r.c.tier.give(n) && b.TryAcquire(n)
 }
 
-// present is find for blocks that nobody waits for: statistics do not count.
+// present is find for blocks that nobody waits for: what is held counts as well, and
+// statistics do not.
 func (r *Reader) present(key Key) *Block {
 	r.mu.Lock()
-	if b := r.held[key.Index]; b != nil && !b.failed() {
+	b := r.held[key.Index]
+	if b == nil || b.failed() {
+		b = r.heldPart(key)
+	}
+	if b != nil {
 		b.retain()
-		r.mu.Unlock()
-		return b
 	}
 	r.mu.Unlock()
-	if b := r.c.fly.join(key); b != nil {
-		return b
+	if b == nil {
+		b, _ = r.search(key)
 	}
-	return r.c.tier.get(key, key.nameIn(r.name))
+	return b
 }
 
 // hold takes over the references to blocks that were fetched ahead. They are

@@ -272,25 +272,33 @@ func (r *Reader) heldPart(key Key) *Block {
 	return nil
 }
 
-// find returns the block if it is under way or cached, retained, or nil. All
-// of a block is as good as the part that is asked for.
+// find returns the block if it is under way or cached, retained, or nil.
 func (r *Reader) find(key Key) *Block {
+	b, cached := r.search(key)
+	switch {
+	case cached:
+		r.c.stats.hits.Add(1)
+	case b != nil:
+		r.c.stats.joins.Add(1)
+	}
+	return b
+}
+
+// search is find without statistics. All of a block is as good as the part that is
+// asked for.
+func (r *Reader) search(key Key) (b *Block, cached bool) {
 	if key.Part != (Part{}) {
 		all := key
 		all.Part = Part{}
-		if b := r.find(all); b != nil {
-			return b
+		if b, cached = r.search(all); b != nil {
+			return b, cached
 		}
 	}
-	if b := r.c.fly.join(key); b != nil {
-		r.c.stats.joins.Add(1)
-		return b
+	if b = r.c.fly.join(key); b != nil {
+		return b, false
 	}
-	if b := r.c.tier.get(key, key.nameIn(r.name)); b != nil {
-		r.c.stats.hits.Add(1)
-		return b
-	}
-	return nil
+	b = r.c.tier.get(key, key.nameIn(r.name))
+	return b, b != nil
 }
 
 // prefetch starts what the window asks for, as far as there is memory to spare.
@@ -314,8 +322,8 @@ func (r *Reader) prefetch(p plan) {
 }
 
 // count tells the tally of the blocks that a read up to end has come to the
-// end of, or to what was counted before, and of parts of blocks at once. When the object turns out to be damaged, the next reader asks for all
-// of it anew.
+// end of, or to what was counted before, and of parts of blocks at once. When
+// the object turns out to be damaged, the next reader asks for all of it anew.
 func (r *Reader) count(s *Span, end int64) error {
 	for _, b := range s.blocks {
 		from := b.offset()

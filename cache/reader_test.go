@@ -573,6 +573,29 @@ func TestPartsAreFoundAgain(t *testing.T) {
 	require.EqualValues(t, 4096, f.requests[2].Length)
 }
 
+// What is fetched ahead of reads at equal distances is not fetched when the blocks
+// that have it are cached.
+func TestStridedReadsUseCachedBlocks(t *testing.T) {
+	c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: 128 << 20})
+	f := newFake(32<<20, 14)
+	r := c.OpenReader(f, f.ref(), f.object())
+	for off := int64(0); off < r.Size(); off += 1 << 20 {
+		_, err := readAll(r, off, 1<<20)
+		require.NoError(t, err)
+	}
+	require.NoError(t, r.Close())
+	require.EqualValues(t, r.Size(), c.Stats().CachedBytes)
+	gets := f.gets.Load()
+	r = c.OpenReader(f, f.ref(), f.object())
+	defer r.Close()
+	for off := int64(2 << 20); off < r.Size(); off += 3 << 20 {
+		got, err := readAll(r, off, 16<<10)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want(f, off, 16<<10), got))
+	}
+	require.Equal(t, gets, f.gets.Load())
+}
+
 // Reads at equal distances are fetched ahead, and nothing between them.
 func TestStridedReadsAreFetchedAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -54,9 +54,10 @@ const (
 // A stream starts with no more than the block that it needs: many programs
 // look at the head of a file and leave. Elsewhere the first read of a block is
 // sparse and the second one gets all of it, and the window opens when more than
-// a block has been read in order, the kernel's own read-ahead not counted. The depth doubles when the reader has had to wait; beyond
-// calmDepth only while that does not slow the ranges down, for then it is not
-// latency that the reader waits for.
+// a block has been read in order, the kernel's own read-ahead not counted. The
+// depth doubles when the reader has had to wait; beyond calmDepth only while that
+// does not slow the ranges down by a quarter, for then it is not latency that the
+// reader waits for.
 //
 // Reads that belong to no stream are sparse: nothing but their pages is
 // fetched, unless they come back to the same block. Those at equal distances

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -209,6 +210,8 @@ func TestSmallFilesCostOneRequest(t *testing.T) {
 	for i := range files {
 		must(t, os.WriteFile(m.path("bucket", fmt.Sprint(i)), []byte(data(i)), mode(i)))
 	}
+	large := strings.Repeat("0123456789abcdef", 1<<20)
+	must(t, os.WriteFile(m.path("bucket", "large"), []byte(large), 0o600))
 	m.stop()
 	m.start()
 	s.ResetRequests()
@@ -226,12 +229,33 @@ func TestSmallFilesCostOneRequest(t *testing.T) {
 	if heads > files/3 {
 		t.Errorf("%d HEADs for %d files", heads, files)
 	}
+	if got, err := os.ReadFile(m.path("bucket", "large")); err != nil || string(got) != large {
+		t.Errorf("a large one behind them: %d bytes, %v", len(got), err)
+	}
 	for i := range files {
 		st, err := os.Stat(m.path("bucket", fmt.Sprint(i)))
 		must(t, err)
 		if st.Mode() != mode(i) || st.Size() != int64(len(data(i))) {
 			t.Errorf("file %d: mode %v and %d bytes, not %v and %d", i, st.Mode(), st.Size(), mode(i), len(data(i)))
 		}
+	}
+
+	// So they do when they were seen before, a moment too long ago to be believed.
+	m.stop()
+	m.start()
+	if out, err := exec.Command("ls", "-l", m.path("bucket")).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	time.Sleep(1100 * time.Millisecond)
+	s.ResetRequests()
+	for i := range files {
+		got, err := os.ReadFile(m.path("bucket", fmt.Sprint(i)))
+		if err != nil || string(got) != data(i) {
+			t.Fatalf("file %d: %q, %v", i, got, err)
+		}
+	}
+	if gets, heads := count(s, "GetObject", ""), count(s, "HeadObject", ""); gets != files || heads > files/3 {
+		t.Errorf("%d GETs and %d HEADs for %d files that were seen", gets, heads, files)
 	}
 
 	// Files that are looked at only are not fetched for long.

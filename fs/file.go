@@ -187,10 +187,10 @@ func (n *file) isFresh(age time.Duration) bool {
 // kernel looks a path up again when it gets ESTALE, and then finds that one.
 var errStale = &objstore.Error{Op: "open", Kind: objstore.Stale, Err: errors.New("another version was stored by somebody else")}
 
-// refresh asks the store for the current version, and reports whether it is
-// another than was known. A file that somebody else removed is Stale: the
+// refresh asks the store for the current version, for its bytes as well where toRead
+// tells that they are wanted, and reports whether it is another than was known. A file that somebody else removed is Stale: the
 // kernel looks its path up again, and finds that there is none, or another.
-func (n *file) refresh(ctx context.Context) (changed bool, err error) {
+func (n *file) refresh(ctx context.Context, toRead bool) (changed bool, err error) {
 	for {
 		n.mu.Lock()
 		version, stale := n.version, n.stale
@@ -198,7 +198,7 @@ func (n *file) refresh(ctx context.Context) (changed bool, err error) {
 		if stale {
 			return true, errStale
 		}
-		o, err := n.fsys.heads.ask(ctx, n.bucket, n.key())
+		o, err := n.ask(ctx, toRead)
 		n.mu.Lock()
 		if n.local || n.gone {
 			n.mu.Unlock()
@@ -237,6 +237,19 @@ func (n *file) refresh(ctx context.Context) (changed bool, err error) {
 	}
 }
 
+// ask asks for the current version, for its bytes where they are wanted and the
+// kernel does not have them.
+func (n *file) ask(ctx context.Context, toRead bool) (objstore.Object, error) {
+	n.mu.Lock()
+	size, kept := n.obj.Size, n.cached != "" && n.cached == n.obj.ETag
+	n.mu.Unlock()
+	if toRead && !kept {
+		parent, _ := n.parent()
+		return parent.askFile(ctx, n.key(), size)
+	}
+	return n.fsys.heads.ask(ctx, n.bucket, n.key())
+}
+
 // unlist makes the directory forget what a listing told of the file.
 func (n *file) unlist() {
 	parent, nm := n.parent()
@@ -251,7 +264,7 @@ func (n *file) needComplete(ctx context.Context) error {
 	if ok {
 		return nil
 	}
-	_, err := n.refresh(ctx)
+	_, err := n.refresh(ctx, false)
 	return err
 }
 
@@ -320,7 +333,7 @@ func (n *file) Getattr(ctx context.Context, _ gofuse.FileHandle, out *fuse.AttrO
 	if !n.isFresh(n.fsys.cfg.MetadataTTL) {
 		q, end := question(ctx)
 		defer end()
-		if _, err := n.refresh(q); err != nil {
+		if _, err := n.refresh(q, false); err != nil {
 			return n.fsys.errno("getattr", n.path(), err)
 		}
 	}
@@ -398,7 +411,7 @@ func (f *filesystem) revalidateAfter() time.Duration {
 func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) {
 	if !n.isFresh(n.fsys.revalidateAfter()) {
 		q, end := question(ctx)
-		changed, err := n.refresh(q)
+		changed, err := n.refresh(q, flags&(syscall.O_ACCMODE|syscall.O_TRUNC) == syscall.O_RDONLY)
 		end()
 		if changed {
 			// The kernel has the attributes of what was there before, and

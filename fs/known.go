@@ -31,7 +31,10 @@ type knownNames struct {
 	// to be of use, when that was found last.
 	tooMany   int
 	tooManyAt time.Time
-	lookups   rate
+	lookups   rate // those that found no file
+	// files is how many look-ups in a row found one, the last at fileAt.
+	files  int
+	fileAt time.Time
 
 	asking  int    // questions under way
 	changes uint64 // own changes so far
@@ -225,15 +228,19 @@ func (d *dir) recall(nm string, needsNone bool) (listedName, bool) {
 
 // A look-up that nothing is remembered for costs two requests: a HEAD for the
 // file, and a LIST for the directory, which may be there because keys lie below
-// it and for nothing else. Where many come, as when a tree is written or read, one
-// listing tells which names are files, which saves the LIST; and of all others
-// that no keys lie below them, so that what is left to ask for is what another
-// mount can have made a moment ago, a file or the marker of a directory: two
-// HEADs. A LIST costs more, with some servers as much as there are names in the
-// directory. That nothing is there is believed only where Config.AbsentTTL says so.
+// it and for nothing else. A LIST costs more, with some servers as much as there
+// are names in the directory.
+//
+// Where the last look-ups have found files, as when a data set is read, the next is
+// asked for as a file first, and the LIST is left out when it is one. Where they have
+// not, as when a tree is written, one listing tells which names are files, and of all
+// others that no keys lie below them, so that what is left to ask for is what another
+// mount can have made a moment ago, a file or the marker of a directory: two HEADs.
+// That nothing is there is believed only where Config.AbsentTTL says so.
 const (
 	// manyLookups is how many in a second are worth one page of a listing for
-	// every second that it is good for.
+	// every second that it is good for, and how many files in a row make the next
+	// name a likely one.
 	manyLookups = 8
 	// namesOfPage is how many names a store tells at once.
 	namesOfPage = 1000
@@ -242,6 +249,43 @@ const (
 	// come twice as fast.
 	tooManyFor = 10 * time.Second
 )
+
+// expectsFile reports whether a name that nothing is remembered for is likely to be
+// a file: many were in a row, each within a second of the last.
+func (d *dir) expectsFile() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known.files >= manyLookups && time.Since(d.known.fileAt) < time.Second
+}
+
+// foundFile notes that a look-up has found a file and no directory.
+func (d *dir) foundFile() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, now := &d.known, time.Now()
+	if now.Sub(k.fileAt) >= time.Second {
+		k.files = 0
+	}
+	k.files++
+	k.fileAt = now
+}
+
+// foundNoFile notes that a look-up has found no file, or an empty one, and so had to
+// ask for a directory. It has the directory listed when that is worth it.
+func (d *dir) foundNoFile() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, now := &d.known, time.Now()
+	k.files = 0
+	n := k.lookups.add(now)
+	if renewed := d.renewedAfterLocked(); !k.underway && renewed > 0 && now.Sub(k.whole) >= renewed {
+		most := min(n/manyLookups*max(1, int(renewed/time.Second))*namesOfPage, listedMax)
+		if most > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
+			k.underway = true
+			d.fsys.background.Go(func() { d.listWhole(most) })
+		}
+	}
+}
 
 // belief is what is believed of a name that nothing is remembered for.
 type belief int
@@ -252,23 +296,13 @@ const (
 	absent
 )
 
-// believes returns what is believed of name. It has the directory listed when
-// that is worth it.
+// believes returns what is believed of name.
 func (d *dir) believes(name string) belief {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k, now := &d.known, time.Now()
-	n := k.lookups.add(now)
-	if renewed := d.renewedAfterLocked(); !k.underway && renewed > 0 && now.Sub(k.whole) >= renewed {
-		most := min(n/manyLookups*max(1, int(renewed/time.Second))*namesOfPage, listedMax)
-		if most > 0 && (most >= 2*k.tooMany || now.Sub(k.tooManyAt) > tooManyFor) {
-			k.underway = true
-			d.fsys.background.Go(func() { d.listWhole(most) })
-		}
-	}
-	l, told := k.listed.names[name]
+	l, told := d.known.listed.names[name]
 	switch {
-	case !d.tellsWholeLocked(now) || l.isDir:
+	case !d.tellsWholeLocked(time.Now()) || l.isDir:
 		return nothing
 	case d.fsys.cfg.AbsentTTL == 0:
 		return unmarked

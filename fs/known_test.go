@@ -76,7 +76,7 @@ func TestListingIsWorthItsPages(t *testing.T) {
 		d := knownDir(t, b, Config{MetadataTTL: time.Hour, AbsentTTL: time.Second})
 		lookUp := func(n int) {
 			for range n {
-				d.believes("absent")
+				d.foundNoFile()
 				synctest.Wait()
 			}
 		}
@@ -111,6 +111,7 @@ func TestAbsenceIsNotBelieved(t *testing.T) {
 			if d.believes("absent") == absent {
 				t.Fatal("a name is believed to be absent")
 			}
+			d.foundNoFile()
 			synctest.Wait()
 			time.Sleep(90 * time.Millisecond)
 		}
@@ -154,7 +155,7 @@ func TestListingThatDoesNotCome(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := knownDir(t, b, Config{MetadataTTL: time.Hour, AbsentTTL: time.Second})
 			for range 100 { // in 9 seconds
-				d.believes("absent")
+				d.foundNoFile()
 				time.Sleep(90 * time.Millisecond)
 			}
 			if len(b.limits) != 1 {
@@ -162,7 +163,7 @@ func TestListingThatDoesNotCome(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			for range 10 {
-				d.believes("absent")
+				d.foundNoFile()
 			}
 			if synctest.Wait(); len(b.limits) != 2 {
 				t.Errorf("%s: listed %d times after a while", name, len(b.limits))
@@ -210,7 +211,7 @@ func TestCloseWaitsForNothingAhead(t *testing.T) {
 		fsys := newFilesystem(Config{MetadataTTL: 10 * time.Second})
 		d := &dir{fsys: fsys, bucket: b}
 		for range manyLookups {
-			d.believes("absent")
+			d.foundNoFile()
 		}
 		fsys.heads.askAhead(fsys.ahead, &fsys.background, b, objstore.Entry{Key: "f0000"})
 		synctest.Wait()
@@ -285,22 +286,7 @@ func TestBurstOfLookups(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := &keysBucket{keys: map[string]bool{"implicit/f": true, "marked/": true, "file": true}}
 			d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second, Attributes: attributes, Logger: slog.New(slog.DiscardHandler)})
-			find := func(nm, want string) {
-				t.Helper()
-				f, err := d.find(t.Context(), nm)
-				got := "file"
-				if f.isDir {
-					got = "directory"
-				}
-				if objstore.KindOf(err) == objstore.NotExist {
-					got = "nothing"
-				} else if err != nil {
-					t.Fatal(err)
-				}
-				if got != want {
-					t.Errorf("%s: %q is %s, want %s", attributes, nm, got, want)
-				}
-			}
+			find := finder(t, d)
 			for range manyLookups {
 				find("none", "nothing")
 			}
@@ -332,6 +318,67 @@ func TestBurstOfLookups(t *testing.T) {
 			find("none0", "nothing")
 			time.Sleep(10 * time.Second)
 			find("late", "directory")
+		})
+	}
+}
+
+// finder returns what looks a name up in d, and says what it has to be.
+func finder(t *testing.T, d *dir) func(nm, want string) {
+	return func(nm, want string) {
+		t.Helper()
+		f, err := d.find(t.Context(), nm)
+		got := "file"
+		if f.isDir {
+			got = "directory"
+		}
+		if objstore.KindOf(err) == objstore.NotExist {
+			got = "nothing"
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("%s: %q is %s, want %s", d.fsys.cfg.Attributes, nm, got, want)
+		}
+	}
+}
+
+// TestFilesInARow: where files are looked up one after the other, the next costs one
+// HEAD, and what is none is found all the same.
+func TestFilesInARow(t *testing.T) {
+	for _, attributes := range []Attributes{AttributesFull, AttributesList} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &keysBucket{keys: map[string]bool{"dir/f": true, "both": true, "both/f": true}}
+			for i := range 10 * manyLookups {
+				b.put(fmt.Sprint("f", i))
+			}
+			d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second, Attributes: attributes, Logger: slog.New(slog.DiscardHandler)})
+			find, next := finder(t, d), 0
+			files := func(n int, heads, lists int) {
+				t.Helper()
+				for range n {
+					find(fmt.Sprint("f", next), "file")
+					next++
+				}
+				asked := b.asked()
+				if h, l := strings.Count(asked, "HEAD"), strings.Count(asked, "LIST"); h != heads || l != lists {
+					t.Errorf("%s: %d files cost %s", attributes, n, asked)
+				}
+			}
+			files(manyLookups, manyLookups, manyLookups)
+			files(manyLookups, manyLookups, 0)
+			find("none", "nothing")
+			b.asked()
+			files(manyLookups, manyLookups, manyLookups)
+			find("dir", "directory")
+			if got := b.asked(); got != "1 HEAD dir, 1 LIST dir/" {
+				t.Errorf("%s: a directory among them cost %s", attributes, got)
+			}
+			files(manyLookups+1, manyLookups+1, manyLookups)
+			find("both", "file")
+			time.Sleep(time.Second)
+			find("both", "directory")
+			b.asked()
+			files(1, 1, 1)
 		})
 	}
 }
@@ -379,6 +426,7 @@ func TestListingIsRenewedBeforeItEnds(t *testing.T) {
 			b := &longBucket{names: 10, takes: takes}
 			d := knownDir(t, b, Config{MetadataTTL: 10 * time.Second})
 			for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
+				d.foundNoFile()
 				got := d.believes("absent")
 				if at := time.Since(start); at > 5*time.Second && got != unmarked {
 					t.Fatalf("with listings of %v nothing is believed after %v", takes, at)
@@ -451,7 +499,11 @@ func (b *keysBucket) Head(_ context.Context, r objstore.Ref) (objstore.Object, e
 	if !b.keys[r.Key] {
 		return objstore.Object{}, objstore.NotExist
 	}
-	return objstore.Object{Entry: objstore.Entry{Key: r.Key}}, nil
+	o := objstore.Object{Entry: objstore.Entry{Key: r.Key, SizeKnown: true}}
+	if !strings.HasSuffix(r.Key, "/") {
+		o.Size = 1
+	}
+	return o, nil
 }
 
 func (b *keysBucket) List(_ context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {

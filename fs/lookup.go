@@ -57,16 +57,8 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 	if !utf8.ValidString(key) {
 		return finding{}, objstore.NotExist // keys are UTF-8: who asks for another is told off
 	}
-	believed := d.believes(nm)
-	if believed == absent {
-		return finding{}, objstore.NotExist
-	}
-	findDir := d.findDir
-	if ch := d.live(nm); ch != nil && ch.IsDir() {
-		believed = nothing // it may have lost its marker
-	} else if believed == unmarked {
-		findDir = d.findMarked
-	}
+	ch := d.live(nm)
+	isDir := ch != nil && ch.IsDir()
 	var (
 		g         errgroup.Group
 		asDir     finding
@@ -74,9 +66,35 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 		dirErr    error
 		objectErr error
 	)
+	likelyFile := !isDir && d.expectsFile()
+	if likelyFile {
+		asFile, objectErr = d.askFile(ctx, key, -1)
+		if objectErr == nil && asFile.Size > 0 {
+			d.foundFile()
+			return finding{obj: asFile, hasObj: true, complete: true}, nil
+		}
+	}
+	believed := d.believes(nm)
+	if believed == absent {
+		d.foundNoFile()
+		return finding{}, objstore.NotExist
+	}
+	findDir := d.findDir
+	if isDir {
+		believed = nothing // it may have lost its marker
+	} else if believed == unmarked {
+		findDir = d.findMarked
+	}
 	g.Go(func() error { asDir, dirErr = findDir(ctx, key); return nil })
-	g.Go(func() error { asFile, objectErr = d.fsys.heads.ask(ctx, d.bucket, key); return nil })
+	if !likelyFile {
+		g.Go(func() error { asFile, objectErr = d.askFile(ctx, key, -1); return nil })
+	}
 	_ = g.Wait()
+	if dirErr != nil && objectErr == nil && asFile.Size > 0 {
+		d.foundFile()
+	} else {
+		d.foundNoFile()
+	}
 	if believed == unmarked && dirErr == nil && objectErr == nil {
 		asDir, dirErr = d.findDir(ctx, key) // there are servers to which "x/" is "x"
 	}
@@ -110,24 +128,37 @@ func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding
 	if l.removing {
 		return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
 	}
-	var o objstore.Object
-	var err error
-	if l.entry.SizeKnown && l.entry.Size > 0 && l.entry.Size <= wholeMax && d.readsWhatItLooksUp() {
-		o, err = d.fsys.heads.askWhole(ctx, d.fsys.ahead, d.bucket, key, d.fsys.cfg.Cache)
-	} else {
-		o, err = d.fsys.heads.ask(ctx, d.bucket, key)
+	size := int64(-1)
+	if l.entry.SizeKnown {
+		size = l.entry.Size
 	}
+	o, err := d.askFile(ctx, key, size)
 	if err != nil {
 		return finding{}, err
 	}
 	return finding{obj: o, hasObj: true, complete: true}, nil
 }
 
-// readsWhatItLooksUp counts a look-up of a small file; see readBurst.
-func (d *dir) readsWhatItLooksUp() bool {
+// askFile asks for the file under key, for its bytes as well where those that are
+// looked up here are read; see readBurst. size is that of a listing, -1 when it is
+// not known.
+func (d *dir) askFile(ctx context.Context, key string, size int64) (objstore.Object, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.burst.lookedUp()
+	whole := size != 0 && size <= wholeMax && d.burst.wantsWhole()
+	d.mu.Unlock()
+	var o objstore.Object
+	var err error
+	if whole {
+		o, err = d.fsys.heads.askWhole(ctx, d.fsys.ahead, d.bucket, key, d.fsys.cfg.Cache)
+	} else {
+		o, err = d.fsys.heads.ask(ctx, d.bucket, key)
+	}
+	if err == nil && size <= wholeMax {
+		d.mu.Lock()
+		d.burst.found(o.Size)
+		d.mu.Unlock()
+	}
+	return o, err
 }
 
 // findDir asks whether anything lies below key.

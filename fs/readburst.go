@@ -6,7 +6,8 @@ const wholeMax = 128 << 10
 // readBurst finds out whether the small files of a directory that are looked up are
 // read then, all of them, as a training job does. There a look-up asks for the whole
 // file instead of its attributes: they come with it, and a file costs one request
-// where it cost two. It counts look-ups that have asked the store, and first reads:
+// where it cost two. It counts look-ups that have asked the store and found a small
+// file, and first reads:
 //
 //	        asked >= 8, read >= 3/4 asked
 //	HEADs ---------------------------------> GETs
@@ -25,18 +26,28 @@ const (
 	burstMemory = 64 // look-ups
 )
 
-// lookedUp counts a look-up and reports whether it is to ask for the whole file.
-func (b *readBurst) lookedUp() bool {
+// wantsWhole reports whether a look-up is to ask for the whole file.
+func (b *readBurst) wantsWhole() bool {
 	switch {
 	case b.whole:
 		b.whole = 2*b.read >= b.asked
 	default:
 		b.whole = b.asked >= burstBegins && 4*b.read >= 3*b.asked
 	}
-	if b.asked++; b.asked == burstMemory {
-		b.asked, b.read = b.asked/2, b.read/2
-	}
 	return b.whole
+}
+
+// found counts a look-up that has asked the store and found a file of size bytes. A
+// large one ends the burst: where sizes are not known before, others may be as large.
+func (b *readBurst) found(size int64) {
+	switch {
+	case size > wholeMax:
+		*b = readBurst{}
+	case size > 0:
+		if b.asked++; b.asked == burstMemory {
+			b.asked, b.read = b.asked/2, b.read/2
+		}
+	}
 }
 
 // didRead counts the first read of a file by a handle.

@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// L is a look-up, r a read; of each look-up h and G tell what was asked.
+// L is a look-up of a small file, B of a large one, E of an empty one, r a read; of
+// each look-up h and G tell what was asked.
 func TestReadBurst(t *testing.T) {
 	for name, tt := range map[string]struct{ events, asked string }{
 		"every file is read":             {strings.Repeat("Lr", 12), "hhhhhhhhGGGG"},
@@ -18,6 +19,9 @@ func TestReadBurst(t *testing.T) {
 		"ls -l after it":                 {strings.Repeat("Lr", 40) + strings.Repeat("L", 45), strings.Repeat("h", 8) + strings.Repeat("G", 65) + strings.Repeat("h", 12)},
 		"and reading again after ls -l":  {strings.Repeat("L", 100) + strings.Repeat("Lr", 200), ""},
 		"a single one that is not read":  {strings.Repeat("Lr", 12) + "L" + strings.Repeat("Lr", 4), "hhhhhhhhGGGGGGGGG"},
+		"a large one begins anew":        {strings.Repeat("Lr", 10) + "B" + strings.Repeat("Lr", 10), "hhhhhhhhGGG" + "hhhhhhhhGG"},
+		"only large ones":                {strings.Repeat("Br", 20), strings.Repeat("h", 20)},
+		"empty ones say nothing":         {strings.Repeat("LrE", 12), strings.Repeat("h", 15) + strings.Repeat("G", 9)},
 		"what was not asked for is read": {strings.Repeat("r", 100) + strings.Repeat("L", 20), strings.Repeat("h", 20)},
 	} {
 		var b readBurst
@@ -25,11 +29,14 @@ func TestReadBurst(t *testing.T) {
 		for _, e := range tt.events {
 			if e == 'r' {
 				b.didRead()
-			} else if b.lookedUp() {
+				continue
+			}
+			if b.wantsWhole() {
 				asked.WriteByte('G')
 			} else {
 				asked.WriteByte('h')
 			}
+			b.found(map[rune]int64{'L': wholeMax, 'B': wholeMax + 1, 'E': 0}[e])
 			require.LessOrEqual(t, b.read, b.asked, name)
 		}
 		if tt.asked == "" {

@@ -116,7 +116,7 @@ func (n *file) xattrs(ctx context.Context) (map[string]string, error) {
 	askStore := !pending && (!n.complete || n.checked.IsZero() || n.obj.Encryption.Mode == objstore.ModeAuto)
 	n.mu.Unlock()
 	if askStore {
-		if _, err := n.refresh(ctx); err != nil {
+		if _, err := n.refresh(ctx, false); err != nil {
 			return nil, err
 		}
 	}

@@ -69,8 +69,13 @@ type Block struct {
 	// ahead tells that it was fetched before anybody asked for it, passing that
 	// it is of a stream through more than the memory tier holds.
 	ahead, passing bool
-	used           atomic.Bool   // somebody read from it
-	aged           *list.Element // guarded by tier.mu; nil outside of the tier
+	// crc is the object's checksum, zero where it has none, sum that of data once
+	// summed: see checksum.
+	crc    objstore.CRC
+	sum    atomic.Uint64
+	summed atomic.Bool
+	used   atomic.Bool   // somebody read from it
+	aged   *list.Element // guarded by tier.mu; nil outside of the tier
 
 	refs   atomic.Int64
 	filled atomic.Int64 // data[:filled] is valid
@@ -153,6 +158,20 @@ func (b *Block) partial() bool { return b.key.Part != Part{} }
 
 // complete reports whether all bytes are there.
 func (b *Block) complete() bool { return b.filled.Load() == int64(len(b.data)) }
+
+// checksum returns the crc of a complete block. It is summed once, while the bytes
+// are as they came; on disk it stays with them.
+func (b *Block) checksum() uint64 {
+	if !b.summed.Load() {
+		b.setChecksum(sumFunc(b.crc)(b.data))
+	}
+	return b.sum.Load()
+}
+
+func (b *Block) setChecksum(sum uint64) {
+	b.sum.Store(sum)
+	b.summed.Store(true)
+}
 
 // advance publishes n more bytes. Called by the one goroutine that fills.
 func (b *Block) advance(n int) {

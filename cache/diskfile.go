@@ -12,12 +12,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+
+	"coffer/objstore"
 )
 
 // A file of the disk tier holds one block:
 //
-//	magic 16 | salt 32 | length 8 | frames: ciphertext of up to 64 KiB, tag 16
+//	magic 16 | salt 32 | length 8 | CRC 1 | sum 8 | frames: ciphertext of up to 64 KiB, tag 16
 //
+// The sum is that of the block's bytes by the checksum of its object, which CRC
+// numbers from 1 in the order of objstore.CRCs; both are 0 where it has none.
 // Each file has an AES-256-GCM key of its own, made by HKDF-SHA256 from the
 // tier's key and the file's random salt. It seals this one file and no other,
 // so that the nonce of a frame is simply its number: no pair of key and nonce
@@ -28,7 +33,7 @@ import (
 const (
 	diskMagic       = "coffer block 1\n\x00"
 	diskSaltBytes   = 32
-	diskHeaderBytes = len(diskMagic) + diskSaltBytes + 8
+	diskHeaderBytes = len(diskMagic) + diskSaltBytes + 8 + 1 + 8
 	diskFrameBytes  = 64 << 10
 	diskTagBytes    = 16
 	// diskScratchBytes take a frame and one byte more, which shows a file
@@ -104,14 +109,22 @@ func diskFileBytes(n int) int64 {
 	return int64(diskHeaderBytes + n + frames*diskTagBytes)
 }
 
+// blockSum is the sum of a block's bytes by crc, whose zero value is none.
+type blockSum struct {
+	crc objstore.CRC
+	sum uint64
+}
+
 // sealBlock appends the file of a block to dst.
-func (k *diskKey) sealBlock(dst, identity, data []byte) ([]byte, error) {
+func (k *diskKey) sealBlock(dst, identity, data []byte, sum blockSum) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, diskMagic...)
 	var salt [diskSaltBytes]byte
 	rand.Read(salt[:]) // never fails: see crypto/rand
 	dst = append(dst, salt[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(len(data)))
+	dst = append(dst, byte(slices.Index(objstore.CRCs[:], sum.crc)+1))
+	dst = binary.BigEndian.AppendUint64(dst, sum.sum)
 	aead, err := k.fileKey(salt[:])
 	if err != nil {
 		return nil, err
@@ -127,21 +140,25 @@ func (k *diskKey) sealBlock(dst, identity, data []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// openBlock fills data from the file of a block. After an error data holds
-// anything. scratch has diskScratchBytes.
-func (k *diskKey) openBlock(data, identity []byte, file io.Reader, scratch []byte) error {
+// openBlock fills data from the file of a block, and returns what is known of its
+// sum. After an error data holds anything. scratch has diskScratchBytes.
+func (k *diskKey) openBlock(data, identity []byte, file io.Reader, scratch []byte) (sum blockSum, err error) {
 	header := make([]byte, diskHeaderBytes, diskHeaderBytes+len(identity))
 	if err := readExactly(file, header); err != nil {
-		return err
+		return sum, err
 	}
 	salt := header[len(diskMagic) : len(diskMagic)+diskSaltBytes]
-	length := binary.BigEndian.Uint64(header[len(diskMagic)+diskSaltBytes:])
-	if string(header[:len(diskMagic)]) != diskMagic || length != uint64(len(data)) || length == 0 {
-		return errNotSealed
+	rest := header[len(diskMagic)+diskSaltBytes:]
+	length, crc := binary.BigEndian.Uint64(rest), int(rest[8])
+	if string(header[:len(diskMagic)]) != diskMagic || length != uint64(len(data)) || length == 0 || crc > len(objstore.CRCs) {
+		return sum, errNotSealed
+	}
+	if crc > 0 {
+		sum = blockSum{objstore.CRCs[crc-1], binary.BigEndian.Uint64(rest[9:])}
 	}
 	aead, err := k.fileKey(salt)
 	if err != nil {
-		return err
+		return sum, err
 	}
 	about := append(header, identity...)
 	var nonce [12]byte
@@ -154,15 +171,15 @@ func (k *diskKey) openBlock(data, identity []byte, file io.Reader, scratch []byt
 			err = readToEnd(file, scratch[:len(sealed)+1])
 		}
 		if err != nil {
-			return err
+			return sum, err
 		}
 		binary.BigEndian.PutUint64(nonce[4:], frame)
 		if _, err := aead.Open(data[:0:n], nonce[:], sealed, about); err != nil {
-			return errNotSealed
+			return sum, errNotSealed
 		}
 		data = data[n:]
 	}
-	return nil
+	return sum, nil
 }
 
 // readExactly fills p; a file that is too short does not verify.

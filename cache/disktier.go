@@ -155,7 +155,8 @@ func (d *disk) read(b *Block) bool {
 		d.stats.diskMisses.Add(1)
 		return false
 	}
-	if err := d.readFile(dir, name, identity, b.data); err != nil {
+	sum, err := d.readFile(dir, name, identity, b.data)
+	if err != nil {
 		d.stats.diskMisses.Add(1)
 		if !errors.Is(err, fs.ErrNotExist) {
 			d.stats.diskErrors.Add(1)
@@ -178,16 +179,19 @@ func (d *disk) read(b *Block) bool {
 		at := time.Now()
 		_ = dir.root.Chtimes(name.path(), at, at)
 	}
+	if sum.crc == b.crc {
+		b.setChecksum(sum.sum)
+	}
 	d.stats.diskHits.Add(1)
 	d.stats.diskRead.Add(int64(len(b.data)))
 	b.advance(len(b.data))
 	return true
 }
 
-func (d *disk) readFile(dir *diskDir, name diskName, identity, data []byte) error {
+func (d *disk) readFile(dir *diskDir, name diskName, identity, data []byte) (blockSum, error) {
 	f, err := dir.root.Open(name.path())
 	if err != nil {
-		return err
+		return blockSum{}, err
 	}
 	defer f.Close()
 	scratch := d.scratch.Get().(*[diskScratchBytes]byte)
@@ -265,7 +269,11 @@ func (d *disk) store(b *Block, image []byte) []byte {
 		b.release()
 		return image
 	}
-	sealed, err := d.key.sealBlock(image, identity, b.data)
+	sum := blockSum{crc: b.crc}
+	if b.crc.Bits > 0 {
+		sum.sum = b.checksum()
+	}
+	sealed, err := d.key.sealBlock(image, identity, b.data, sum)
 	b.release()
 	if err != nil {
 		d.failed(err)

@@ -365,16 +365,20 @@ func TestDiskFileOpensOnlyAsItIs(t *testing.T) {
 	data := make([]byte, 2*diskFrameBytes+100)
 	rand.Read(data)
 	id := []byte("identity")
-	image, err := key.sealBlock(nil, id, data)
+	sum := blockSum{objstore.CRC64NVME, 1 << 63}
+	image, err := key.sealBlock(nil, id, data, sum)
 	require.NoError(t, err)
 	require.EqualValues(t, diskFileBytes(len(data)), len(image))
 	scratch := make([]byte, diskScratchBytes)
 	open := func(p, id []byte, n int) error {
-		return key.openBlock(make([]byte, n), id, bytes.NewReader(p), scratch)
+		_, err := key.openBlock(make([]byte, n), id, bytes.NewReader(p), scratch)
+		return err
 	}
 	got := make([]byte, len(data))
-	require.NoError(t, key.openBlock(got, id, bytes.NewReader(image), scratch))
+	gotSum, err := key.openBlock(got, id, bytes.NewReader(image), scratch)
+	require.NoError(t, err)
 	require.Equal(t, data, got)
+	require.Equal(t, sum, gotSum)
 	require.ErrorIs(t, open(image, []byte("other"), len(data)), errNotSealed)
 	require.ErrorIs(t, open(image, id, len(data)-1), errNotSealed)
 	// Frames that change places.
@@ -384,7 +388,7 @@ func TestDiskFileOpensOnlyAsItIs(t *testing.T) {
 	copy(moved[diskHeaderBytes+frame:], image[diskHeaderBytes:][:frame])
 	require.ErrorIs(t, open(moved, id, len(data)), errNotSealed)
 
-	small, err := key.sealBlock(nil, id, data[:200])
+	small, err := key.sealBlock(nil, id, data[:200], blockSum{})
 	require.NoError(t, err)
 	for i := range small {
 		for bit := range 8 {
@@ -403,7 +407,7 @@ func TestDiskFilesHaveKeysOfTheirOwn(t *testing.T) {
 	require.NoError(t, err)
 	seen := map[string]bool{}
 	for range 1000 {
-		image, err := key.sealBlock(nil, []byte("id"), []byte("same bytes"))
+		image, err := key.sealBlock(nil, []byte("id"), []byte("same bytes"), blockSum{})
 		require.NoError(t, err)
 		salt, text := string(image[len(diskMagic):][:diskSaltBytes]), string(image[diskHeaderBytes:])
 		require.False(t, seen[salt] || seen[text])
@@ -414,7 +418,7 @@ func TestDiskFilesHaveKeysOfTheirOwn(t *testing.T) {
 func FuzzDiskFile(f *testing.F) {
 	key, err := newDiskKey(diskTestKey)
 	require.NoError(f, err)
-	image, err := key.sealBlock(nil, []byte("id"), []byte("plain"))
+	image, err := key.sealBlock(nil, []byte("id"), []byte("plain"), blockSum{})
 	require.NoError(f, err)
 	f.Add(image, 5)
 	f.Add(image[:60], 5)
@@ -423,7 +427,7 @@ func FuzzDiskFile(f *testing.F) {
 		if n < 0 || n > 1<<20 {
 			t.Skip()
 		}
-		err := key.openBlock(make([]byte, n), []byte("id"), bytes.NewReader(p), make([]byte, diskScratchBytes))
+		_, err := key.openBlock(make([]byte, n), []byte("id"), bytes.NewReader(p), make([]byte, diskScratchBytes))
 		if err == nil && !bytes.Equal(p, image) {
 			t.Fatal("bytes that nobody sealed were opened")
 		}

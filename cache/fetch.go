@@ -142,7 +142,7 @@ func (r *Reader) launch(q request, i int, out []*Block, granted *int64, ahead bo
 			failure = &objstore.Error{Op: "read", Key: r.path(), Kind: objstore.Unknown, Err: err}
 			break
 		}
-		b.passing = r.passing(q)
+		b.passing, b.crc = r.passing(q), r.tally.crc
 		*granted -= int64(len(b.mem.buf)) // the block gives it back
 		if other := r.c.fly.claim(b); other != nil {
 			out[k] = other

@@ -330,7 +330,11 @@ func (r *Reader) count(s *Span, end int64) error {
 		if to := from + int64(len(b.data)); end < to && !b.partial() && !r.tally.counted(end, to) {
 			continue
 		}
-		if err := r.tally.add(from, b.data); err != nil {
+		var known func() uint64
+		if b.crc == r.tally.crc {
+			known = b.checksum
+		}
+		if err := r.tally.add(from, b.data, known); err != nil {
 			key := r.key
 			key.View = ""
 			r.c.mu.Lock()

@@ -71,8 +71,9 @@ func (t *tally) damaged() error {
 // add counts the bytes at off, all of a block or of a part of one. What was
 // counted before is not counted again; where it lies within p it must be the
 // same. add returns an error when it is not, and when the bytes are the last
-// ones and the sum is not the stored one.
-func (t *tally) add(off int64, p []byte) error {
+// ones and the sum is not the stored one. known returns the sum of p, if somebody
+// may have it already.
+func (t *tally) add(off int64, p []byte, known func() uint64) error {
 	if t.sum == nil {
 		return nil
 	}
@@ -87,7 +88,12 @@ func (t *tally) add(off int64, p []byte) error {
 		if from == to {
 			return nil
 		}
-		sum := t.sum(p[from-off : to-off]) // outside of the lock: some 40 µs for a MiB
+		var sum uint64 // outside of the lock: it takes some 40 µs for a MiB
+		if known != nil && from == off && to == end {
+			sum = known()
+		} else {
+			sum = t.sum(p[from-off : to-off])
+		}
 		if err := t.insert(run{from, to, sum}); err != nil {
 			return err
 		}

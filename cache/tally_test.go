@@ -96,6 +96,77 @@ func TestTallyComparesOnlyWhatWasRead(t *testing.T) {
 	}
 }
 
+// A bit that was flipped before its block went to disk is noticed by whoever reads all
+// of the object from there, whose blocks are not summed again.
+func TestFlippedBitOnDiskIsNoticed(t *testing.T) {
+	const block = 64 << 10
+	for _, crc := range objstore.CRCs {
+		dir := t.TempDir()
+		f := newFake(4*block, 3)
+		f.fault = func(n int, a *answer) { a.flip = n == 2 }
+		c := newDiskCache(t, dir, func(cfg *Config) { cfg.MemoryBytes = 8 << 20 })
+		for _, at := range []int64{2, 1, 3, 0} { // nobody reads all of it
+			r := c.OpenReader(f, f.ref(), f.stored(crc))
+			_, err := readAll(r, at*block, block)
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+		}
+		written(t, c, 4)
+		closeCache(t, c)
+
+		c = newDiskCache(t, dir, func(cfg *Config) { cfg.MemoryBytes = 8 << 20 })
+		gets := f.gets.Load()
+		r := c.OpenReader(f, f.ref(), f.stored(crc))
+		_, err := readAll(r, 0, 4*block)
+		require.ErrorIs(t, err, objstore.Integrity, crc.Name)
+		require.Equal(t, gets, f.gets.Load(), "it was not read from disk")
+		require.NoError(t, r.Close())
+		r = c.OpenReader(f, f.ref(), f.stored(crc))
+		got, err := readAll(r, 0, 4*block)
+		require.NoError(t, err)
+		require.Equal(t, f.data, got)
+		require.NoError(t, r.Close())
+		closeCache(t, c)
+	}
+}
+
+// What a block sums to is found out once, and stays with it on disk.
+func TestBlocksAreSummedOnce(t *testing.T) {
+	const block = 64 << 10
+	dir := t.TempDir()
+	f := newFake(4*block, 3)
+	o := f.stored(objstore.CRC32C)
+	read := func(c *Cache) (r *Reader) {
+		t.Helper()
+		r = c.OpenReader(f, f.ref(), o)
+		s, err := r.ReadAt(t.Context(), 0, 4*block)
+		require.NoError(t, err)
+		for _, b := range s.blocks {
+			require.True(t, b.summed.Load())
+			sum := crc32.Checksum(b.data, crc32.MakeTable(crc32.Castagnoli))
+			require.EqualValues(t, sum, b.checksum())
+		}
+		s.Release()
+		return r
+	}
+	c := newDiskCache(t, dir, func(cfg *Config) { cfg.MemoryBytes = 8 << 20 })
+	require.NoError(t, read(c).Close())
+	written(t, c, 4)
+	closeCache(t, c)
+	c = newDiskCache(t, dir, func(cfg *Config) { cfg.MemoryBytes = 8 << 20 })
+	r := c.OpenReader(f, f.ref(), o)
+	b, err := c.pool.newBlock(r.keyOf(request{off: block, end: block + 1}, 0), block, false)
+	require.NoError(t, err)
+	require.NoError(t, c.pool.budget.Acquire(t.Context(), c.pool.cost(block)))
+	b.crc = objstore.CRC32C
+	require.True(t, c.disk.read(b))
+	require.True(t, b.summed.Load(), "the sum was not on disk")
+	b.release()
+	require.NoError(t, r.Close())
+	require.NoError(t, read(c).Close())
+	closeCache(t, c)
+}
+
 // A part that was read by itself counts as it was, not as it comes again with
 // all of its block.
 func TestTallyCountsParts(t *testing.T) {
@@ -113,10 +184,10 @@ func TestTallyCountsParts(t *testing.T) {
 						if p[0] <= flip && flip < p[1] {
 							part[flip-p[0]] ^= 1
 						}
-						require.NoError(t, y.add(int64(p[0]), part))
+						require.NoError(t, y.add(int64(p[0]), part, nil))
 					}
 				}
-				_ = y.add(int64(b)*block, f.data[b*block:(b+1)*block])
+				_ = y.add(int64(b)*block, f.data[b*block:(b+1)*block], nil)
 			}
 			if flip >= 0 {
 				require.ErrorIs(t, y.damaged(), objstore.Integrity, "flip %d, order %v", flip, order)
@@ -135,7 +206,7 @@ func TestTallyGivesUp(t *testing.T) {
 	o.Size = 1 << 40
 	y := newTally("b/k", o, 100)
 	for i := range int64(2 * maxRuns) {
-		require.NoError(t, y.add(200*i, f.data[:100]))
+		require.NoError(t, y.add(200*i, f.data[:100], nil))
 		require.LessOrEqual(t, len(y.runs), maxRuns)
 	}
 	require.Nil(t, y.runs)
@@ -152,7 +223,7 @@ func BenchmarkTally(b *testing.B) {
 			b.ReportAllocs()
 			off := int64(0)
 			for b.Loop() {
-				_ = y.add(off, f.data)
+				_ = y.add(off, f.data, nil)
 				off += 1 << 20
 			}
 		})

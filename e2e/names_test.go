@@ -183,6 +183,48 @@ func TestSymlink(t *testing.T) {
 	}
 }
 
+// TestSymlinkIsReadOnce: a path that goes through a link costs no request each time;
+// what somebody else made of the link is met all the same.
+func TestSymlinkIsReadOnce(t *testing.T) {
+	m, s := bucketMount(t, "--metadata-ttl", "1s")
+	other := mountStore(t, s.Env())
+	ln := m.path("bucket", "ln")
+	must(t, os.Symlink("one", ln))
+	want := func(target string) {
+		t.Helper()
+		if got, err := os.Readlink(ln); err != nil || got != target {
+			t.Errorf("readlink: %q, %v, want %q", got, err, target)
+		}
+	}
+	want("one")
+	if n := count(s, "GetObject", "ln"); n != 0 {
+		t.Errorf("a link of one's own was asked for %d times", n)
+	}
+	for _, target := range []string{"two", "the third"} {
+		must(t, os.Remove(other.path("bucket", "ln")))
+		must(t, os.Symlink(target, other.path("bucket", "ln")))
+		time.Sleep(1100 * time.Millisecond)
+		s.ResetRequests()
+		for range 10 {
+			want(target)
+		}
+		if n := count(s, "GetObject", "ln"); n != 1 {
+			t.Errorf("the target was asked for %d times", n)
+		}
+	}
+
+	// It is replaced between a look-up and the first reading.
+	must(t, os.Remove(other.path("bucket", "ln")))
+	must(t, os.Symlink("four", other.path("bucket", "ln")))
+	time.Sleep(1100 * time.Millisecond)
+	if _, err := os.Lstat(ln); err != nil {
+		t.Fatal(err)
+	}
+	must(t, os.Remove(other.path("bucket", "ln")))
+	must(t, os.Symlink("five", other.path("bucket", "ln")))
+	want("five")
+}
+
 // TestSpecialFiles makes what is no regular file, uses it, and finds it again
 // after a remount.
 func TestSpecialFiles(t *testing.T) {

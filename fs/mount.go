@@ -108,6 +108,8 @@ func options(cfg Config) *gofuse.Options {
 			// Pages are dropped when another version is met, see
 			// file.learn, not whenever a time changes.
 			ExplicitDataCacheControl: true,
+			// A link with another target is another inode.
+			EnableSymlinkCaching: true,
 			Debug:                    cfg.Debug,
 			Logger:                   slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 			// O_TRUNC belongs to the commit: a setattr before the open would

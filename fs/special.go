@@ -31,6 +31,8 @@ type special struct {
 	// obj changes its metadata only: a link with another target is another
 	// inode, and so is what has another type.
 	obj objstore.Object
+	// target is that of a link, "" while nobody has asked for it.
+	target string
 }
 
 // kind returns the type bits of what metadata makes of an object of so many
@@ -148,8 +150,15 @@ func (l *special) carry(done objstore.Object, meta map[string]string) {
 	l.obj.ETag, l.obj.LastModified, l.obj.Meta = done.ETag, done.LastModified, meta
 }
 
-// Readlink implements gofuse.NodeReadlinker.
+// Readlink implements gofuse.NodeReadlinker. The kernel keeps the answer, for the
+// target of this inode never changes.
 func (l *special) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
+	l.mu.Lock()
+	target := l.target
+	l.mu.Unlock()
+	if target != "" {
+		return []byte(target), 0
+	}
 	q, end := question(ctx)
 	defer end()
 	key := l.key()
@@ -157,19 +166,41 @@ func (l *special) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
 	if err != nil {
 		return nil, l.fsys.errno("readlink", path(l.bucket, key), err)
 	}
-	return target, 0
+	l.mu.Lock()
+	l.target = target
+	l.mu.Unlock()
+	return []byte(target), 0
 }
 
-func (l *special) read(ctx context.Context, key string) ([]byte, error) {
-	if l.object().Size == 0 {
-		return nil, &objstore.Error{Op: "readlink", Key: path(l.bucket, key), Kind: objstore.Integrity}
+// read fetches the target from the store, of the version that the inode is of: when
+// somebody else stored another, the kernel looks the path up again.
+func (l *special) read(ctx context.Context, key string) (string, error) {
+	obj := l.object()
+	if obj.Size == 0 {
+		return "", &objstore.Error{Op: "readlink", Key: path(l.bucket, key), Kind: objstore.Integrity}
 	}
-	r, _, err := l.bucket.Get(ctx, objstore.Ref{Key: key}, objstore.GetOptions{})
+	r, got, err := l.bucket.Get(ctx, objstore.Ref{Key: key, ETag: obj.ETag}, objstore.GetOptions{})
 	if err != nil {
-		return nil, err
+		if objstore.KindOf(err) == objstore.Stale {
+			l.unlist()
+		}
+		return "", err
 	}
 	defer r.Close()
-	return io.ReadAll(io.LimitReader(r, symlinkMax))
+	if obj.ETag != "" && got.ETag != obj.ETag { // servers exist that ignore If-Match
+		l.unlist()
+		return "", errStale
+	}
+	target, err := io.ReadAll(io.LimitReader(r, symlinkMax))
+	return string(target), err
+}
+
+// unlist makes the directory forget what a listing told of the link.
+func (l *special) unlist() {
+	l.fsys.tree.RLock()
+	parent, nm := l.place.parent, l.place.name
+	l.fsys.tree.RUnlock()
+	parent.unlist(nm)
 }
 
 // Symlink implements gofuse.NodeSymlinker.
@@ -206,7 +237,7 @@ func (d *dir) newSpecial(ctx context.Context, op, nm, content string, mode, rdev
 			obj = o
 		}
 	}
-	l := &special{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: obj}
+	l := &special{fsys: d.fsys, bucket: d.bucket, place: place{d, nm}, obj: obj, target: content}
 	l.fillAttr(&out.Attr)
 	d.fsys.entryTimeouts(out, d.fsys.cfg.MetadataTTL)
 	return d.newInode(ctx, nm, l, kind), 0

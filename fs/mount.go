@@ -110,8 +110,8 @@ func options(cfg Config) *gofuse.Options {
 			ExplicitDataCacheControl: true,
 			// A link with another target is another inode.
 			EnableSymlinkCaching: true,
-			Debug:                    cfg.Debug,
-			Logger:                   slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+			Debug:                cfg.Debug,
+			Logger:               slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 			// O_TRUNC belongs to the commit: a setattr before the open would
 			// publish an empty object in the middle of every overwrite.
 			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,

@@ -24,6 +24,8 @@ type link struct {
 	firstByte time.Duration
 	proxy     *httputil.ReverseProxy
 	requests  atomic.Int64
+	flying    atomic.Int64 // requests that are being answered
+	most      atomic.Int64 // of them at a time, since reset
 	body      atomic.Int64 // bytes of answers
 }
 
@@ -66,11 +68,15 @@ func (l *link) env(direct []string) []string {
 	return append(append([]string{}, direct...), "AWS_ENDPOINT_URL="+l.endpoint)
 }
 
-func (l *link) reset() { l.requests.Store(0); l.body.Store(0) }
+func (l *link) reset() { l.requests.Store(0); l.most.Store(0); l.body.Store(0) }
 
 // ServeHTTP passes a request on, late.
 func (l *link) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.requests.Add(1)
+	flying := l.flying.Add(1)
+	defer l.flying.Add(-1)
+	for m := l.most.Load(); flying > m && !l.most.CompareAndSwap(m, flying); m = l.most.Load() {
+	}
 	time.Sleep(l.firstByte)
 	l.proxy.ServeHTTP(&countedAnswer{w, &l.body}, r)
 }

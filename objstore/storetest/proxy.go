@@ -8,11 +8,15 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
 // ProxyRequest is one request that went through a [Proxy].
@@ -34,6 +38,9 @@ type ProxyRequest struct {
 type ProxyEffect struct {
 	// Delay holds the request back before it is passed on.
 	Delay time.Duration
+	// PageKeys, when not 0, is how many keys a listing asks for at most,
+	// whatever the client asked for: a store may give fewer.
+	PageKeys int
 	// Status, when not 0, is answered instead of passing the request on, with
 	// Code as the S3 error code in the body.
 	Status int
@@ -56,6 +63,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	requests []*proxyRecord
 	fault    func(ProxyRequest) ProxyEffect
+	listings struct{ now, most int }
 }
 
 // proxyRecord is a request whose last fields are still being written.
@@ -135,13 +143,41 @@ func (p *Proxy) ResetRequests() {
 	p.requests = nil
 }
 
+// Listings returns how many pages of listings are being answered, and how many
+// were at most at a time since it was called last.
+func (p *Proxy) Listings() (now, most int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, most = p.listings.now, p.listings.most
+	p.listings.most = now
+	return now, most
+}
+
+// isListing reports whether a verb asks for a page of a listing.
+func isListing(verb string) bool { return verb == "ListObjects" || verb == "ListObjectsV2" }
+
+// note records a request, and returns what is to be done when it has ended.
+func (p *Proxy) note(rec *proxyRecord) (fault func(ProxyRequest) ProxyEffect, end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests = append(p.requests, rec)
+	if !isListing(rec.Verb) {
+		return p.fault, func() {}
+	}
+	p.listings.now++
+	p.listings.most = max(p.listings.most, p.listings.now)
+	return p.fault, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.listings.now--
+	}
+}
+
 // ServeHTTP records r, applies the fault, and passes it on.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &proxyRecord{ProxyRequest: describe(r)}
-	p.mu.Lock()
-	p.requests = append(p.requests, rec)
-	fault := p.fault
-	p.mu.Unlock()
+	fault, end := p.note(rec)
+	defer end()
 	var effect ProxyEffect
 	if fault != nil {
 		effect = fault(rec.ProxyRequest)
@@ -163,12 +199,39 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "<Error><Code>"+effect.Code+"</Code><Message>injected</Message></Error>")
 		return
 	}
+	if effect.PageKeys > 0 && isListing(rec.Verb) {
+		var err error
+		if r, err = p.shortened(r, effect.PageKeys); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
 	out := &spoiledWriter{ResponseWriter: w, effect: effect, status: &rec.status}
 	p.rp.ServeHTTP(out, r)
 	if effect.LoseReply {
 		rec.status.Store(0)
 		panic(http.ErrAbortHandler) // net/http's way to cut the connection
 	}
+}
+
+// shortened returns the listing that r asks for with pages of so many keys. The
+// query is signed, so it is signed again.
+func (p *Proxy) shortened(r *http.Request, keys int) (*http.Request, error) {
+	short, err := http.NewRequestWithContext(r.Context(), r.Method, r.URL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	q := short.URL.Query()
+	if asked, err := strconv.Atoi(q.Get("max-keys")); err == nil {
+		keys = min(keys, asked)
+	}
+	q.Set("max-keys", strconv.Itoa(keys))
+	short.URL.RawQuery = q.Encode()
+	short.Host = r.Host
+	const ofNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" // SHA-256
+	short.Header.Set("X-Amz-Content-Sha256", ofNothing)
+	who := aws.Credentials{AccessKeyID: p.server.AccessKeyID, SecretAccessKey: p.server.SecretAccessKey}
+	return short, v4.NewSigner().SignHTTP(r.Context(), who, short, ofNothing, "s3", p.server.Region, time.Now())
 }
 
 // countedBody counts the bytes that are read from a request's body.

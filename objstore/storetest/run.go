@@ -33,6 +33,9 @@ type Config struct {
 	// Only, when not empty, names the groups of checks to run: a store that
 	// differs in one setting from one that passed all need not repeat all.
 	Only []string
+	// Proxy, when not nil, is what the store talks to. A long listing is then
+	// made slow, and several ranges of it are expected at a time.
+	Proxy *Proxy
 	// Accept holds what this store may do differently, and why.
 	Accept Differences
 }
@@ -58,6 +61,7 @@ func Run(t *testing.T, cfg Config) {
 		{"Versions", s.testVersions},
 		{"Listing", s.testListing},
 		{"ManyKeys", s.testManyKeys},
+		{"LongListings", s.testLongListings},
 		{"OddKeys", s.testOddKeys},
 		{"Conditions", s.testConditions},
 		{"Races", s.testRaces},

@@ -36,7 +36,7 @@ func openS3(t *testing.T, env []string, cfg s3store.Config) objstore.Store {
 }
 
 // startEmulator serves the emulator until the test ends.
-func startEmulator(t *testing.T, dialect string) *emulator.Server {
+func startEmulator(t testing.TB, dialect string) *emulator.Server {
 	t.Helper()
 	s, err := emulator.New(emulator.Config{Dir: storetest.DataDir(t), Dialect: dialect})
 	if err != nil {
@@ -62,10 +62,44 @@ func TestEmulator(t *testing.T) {
 
 func TestEmulatorListV1(t *testing.T) {
 	storetest.Run(t, storetest.Config{Name: "listv1", Accept: storetest.Accepted("emulator"),
-		Only: []string{"Listing", "ManyKeys"},
+		Only: []string{"Listing", "ManyKeys", "LongListings"},
 		Open: func(t *testing.T) objstore.Store {
 			return openS3(t, startEmulator(t, "aws").Env(), s3store.Config{ListVersion: "1"})
 		}})
+}
+
+// TestSplitListings puts listings through the suite that are listed by several
+// ranges at a time, as those of a store that is far away are.
+func TestSplitListings(t *testing.T) {
+	for _, tc := range []struct {
+		name, version string
+		start         func(t testing.TB) *storetest.Server
+	}{
+		{"emulator", "2", func(t testing.TB) *storetest.Server { return serverOf(startEmulator(t, "aws")) }},
+		{"minio", "2", storetest.StartMinIO},
+		{"minio", "1", storetest.StartMinIO},
+		{"versitygw", "2", storetest.StartVersityGW},
+	} {
+		t.Run(tc.name+" by V"+tc.version, func(t *testing.T) {
+			p := storetest.StartProxy(t, tc.start(t))
+			storetest.Run(t, storetest.Config{Name: "split", Mode: objstore.ModeNone, Accept: storetest.Accepted(tc.name),
+				Only: []string{"LongListings"}, Proxy: p,
+				Open: func(t *testing.T) objstore.Store {
+					return openS3(t, p.Server().Env(), s3store.Config{AllowUnencrypted: true, ListVersion: tc.version})
+				}})
+		})
+	}
+}
+
+// serverOf describes an emulator as the other servers are.
+func serverOf(s *emulator.Server) *storetest.Server {
+	env := map[string]string{}
+	for _, v := range s.Env() {
+		name, value, _ := strings.Cut(v, "=")
+		env[name] = value
+	}
+	return &storetest.Server{Name: "emulator", Endpoint: s.Endpoint(), Region: env["AWS_REGION"],
+		AccessKeyID: env["AWS_ACCESS_KEY_ID"], SecretAccessKey: env["AWS_SECRET_ACCESS_KEY"]}
 }
 
 func TestEmulatorWithoutEncryption(t *testing.T) {

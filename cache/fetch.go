@@ -221,20 +221,26 @@ func (r *Reader) land(blocks []*Block, err error) {
 	releaseAll(blocks)
 }
 
-// offer offers those blocks that are complete to the tiers.
+// offer offers those blocks that are complete to the tiers. What passes waits for
+// nothing: while it does its memory is not free, and a stream that is read on at
+// once would be refused what it fetches ahead.
 func (c *Cache) offer(blocks []*Block) {
+	added := false
 	for _, b := range blocks {
 		if !b.complete() {
 			continue
 		}
 		if !b.passing {
 			c.tier.add(b)
+			added = true
 		}
 		if c.disk != nil {
 			c.disk.offer(b)
 		}
 	}
-	c.tier.settle()
+	if added {
+		c.tier.settle()
+	}
 }
 
 // fill transfers a run of blocks by one Get.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"coffer/objstore"
 )
@@ -22,9 +23,10 @@ import (
 // it cannot, with the cached blocks, use up everything.
 type Budget struct {
 	capacity, reserve, holdLimit int64
-	// relieve is asked, without a lock, whenever a caller has queued: idle
-	// holders give back what they can.
-	relieve func()
+	// relieve is asked, without a lock, whenever a caller has queued: holders
+	// give back what is idle. All that they can is asked for at every patience
+	// that it waits.
+	relieve func(all bool)
 
 	queued atomic.Int32 // len(queue), readable without mu
 
@@ -34,6 +36,10 @@ type Budget struct {
 	queue []*waiter // guarded by mu; first come first served
 }
 
+// patience is how long a caller waits for memory that comes back by itself, from
+// readers that go on and fetches that end.
+const patience = 100 * time.Millisecond
+
 type waiter struct {
 	n     int64
 	ready chan struct{} // closed under Budget.mu when the bytes are granted
@@ -41,7 +47,10 @@ type waiter struct {
 
 // NewBudget returns a budget of capacity bytes. The last reserve bytes are for
 // Acquire only, TryHold gives away no more than hold bytes. relieve may be nil.
-func NewBudget(capacity, reserve, hold int64, relieve func()) *Budget {
+func NewBudget(capacity, reserve, hold int64, relieve func(all bool)) *Budget {
+	if relieve == nil {
+		relieve = func(bool) {}
+	}
 	return &Budget{capacity: capacity, reserve: reserve, holdLimit: hold, relieve: relieve}
 }
 
@@ -64,13 +73,17 @@ func (b *Budget) Acquire(ctx context.Context, n int64) error {
 
 	// After queueing, so that a holder that comes too late for this call sees
 	// Contended and does not begin to hold.
-	if b.relieve != nil {
-		b.relieve()
-	}
-	select {
-	case <-w.ready:
-		return nil
-	case <-ctx.Done():
+	b.relieve(false)
+	late := time.NewTicker(patience)
+	defer late.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-w.ready:
+			return nil
+		case <-late.C:
+			b.relieve(true)
+		case <-ctx.Done():
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -31,7 +31,7 @@ func TestBudgetShares(t *testing.T) {
 func TestBudgetServesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		relieved := 0
-		b := NewBudget(100, 0, 0, func() { relieved++ })
+		b := NewBudget(100, 0, 0, func(bool) { relieved++ })
 		require.NoError(t, b.Acquire(t.Context(), 90))
 		var mu sync.Mutex
 		served := map[int64]bool{}

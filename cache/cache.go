@@ -131,8 +131,9 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// relieve makes idle holders give memory back; somebody queues for it.
-func (c *Cache) relieve() {
+// relieve makes holders give memory back; somebody queues for it. What was
+// fetched ahead and is yet to be read is given up only when all is.
+func (c *Cache) relieve(all bool) {
 	c.mu.Lock()
 	readers := make([]*Reader, 0, len(c.readers))
 	for r := range c.readers {
@@ -145,7 +146,7 @@ func (c *Cache) relieve() {
 	c.mu.Unlock()
 	c.dropFresh()
 	for _, r := range readers {
-		r.relieve()
+		r.relieve(all)
 	}
 	for _, s := range stages {
 		s.relieve()

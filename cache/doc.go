@@ -41,7 +41,10 @@
 // free short of the last eighth as well, and no more than a quarter in all
 // (TryHold). A demand read waits in a queue (Acquire), and it holds no block
 // while it waits; whatever idles in handles and stages is given back as soon
-// as somebody queues. So, when all goes badly, the tier has 5/8 and buffers
+// as somebody queues, except for what streams have fetched ahead or are
+// reading: that comes back when they go on. Streams that gave it up for each
+// other would fetch it twice, and queue for that. It is given up when somebody
+// has waited for a while, so when all goes badly, the tier has 5/8 and buffers
 // that cannot be written 1/4; the rest is in transfer or on its way to the
 // kernel and comes back by itself, and no read needs more than the last 1/8
 // ([Cache.MaxRead]). Therefore every demand read makes progress.

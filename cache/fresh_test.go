@@ -67,7 +67,7 @@ func TestFill(t *testing.T) {
 
 	// Who queues for memory gets it.
 	require.Len(t, c.fresh, maxFresh)
-	c.relieve()
+	c.relieve(true)
 	require.Empty(t, c.fresh)
 	require.Empty(t, c.fly.m)
 }

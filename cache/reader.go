@@ -344,7 +344,7 @@ func (r *Reader) count(s *Span, end int64) error {
 			if r.c.disk != nil {
 				r.c.disk.forget(key, (r.size+r.c.cfg.BlockBytes-1)/r.c.cfg.BlockBytes)
 			}
-			r.relieve()
+			r.relieve(true)
 			return err
 		}
 	}
@@ -364,11 +364,16 @@ func (r *Reader) keep(s *Span) {
 		}
 		changed = r.touch(b.key.Index) || r.held[b.key.Index] == nil || changed
 	}
-	if changed && !r.closed && !r.c.pool.budget.Contended() {
+	if changed && !r.closed {
+		// When somebody queues for memory, only what is read in pieces is kept
+		// until the last of them: else it would be fetched again for each.
+		contended := r.c.pool.budget.Contended()
 		for _, b := range s.blocks {
-			if b.partial() {
+			switch {
+			case contended && (b.partial() || !r.win.awaits(b.offset())):
+			case b.partial():
 				drop = r.keepPart(b, drop)
-			} else if r.held[b.key.Index] == nil {
+			case r.held[b.key.Index] == nil:
 				b.retain()
 				r.held[b.key.Index] = b
 			}
@@ -427,10 +432,20 @@ outer:
 	return drop
 }
 
-// relieve lets go of everything that is held.
-func (r *Reader) relieve() {
+// relieve lets go of everything that is held, or of what no stream waits for.
+func (r *Reader) relieve(all bool) {
 	r.mu.Lock()
-	drop := r.dropHeld()
+	var drop []*Block
+	if all {
+		drop = r.dropHeld()
+	} else {
+		for index, b := range r.held {
+			if !r.win.awaits(index * r.c.cfg.BlockBytes) {
+				delete(r.held, index)
+				drop = append(drop, b)
+			}
+		}
+	}
 	r.mu.Unlock()
 	releaseAll(drop)
 }

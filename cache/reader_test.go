@@ -441,6 +441,18 @@ func (b *wireBody) Read(p []byte) (int, error) {
 
 func (b *wireBody) Close() error { b.w.open.Add(-1); return nil }
 
+// readPieces reads all of r in order.
+func readPieces(t *testing.T, r *Reader, piece int) {
+	for off := int64(0); off < r.Size(); off += int64(piece) {
+		s, err := r.ReadAt(t.Context(), off, piece)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		s.Release()
+	}
+}
+
 // readThrough reads size bytes in order and returns the rate of the last half.
 func readThrough(t *testing.T, r *Reader) float64 {
 	t.Helper()
@@ -492,30 +504,81 @@ func TestStreamOverLatencyReachesTheSumOfItsConnections(t *testing.T) {
 	}
 }
 
-// Many streams share what there is: nobody starves, the budget holds.
+// Many streams share what there is: nobody starves, the budget holds, and what
+// was fetched ahead is not given up for others, who would fetch ahead as well.
 func TestStreamsShareTheBudget(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: 256 << 20})
-		var wg sync.WaitGroup
-		var took [64]time.Duration
-		for i := range took {
-			w := &wire{size: 64 << 20, first: 30 * time.Millisecond, rate: 90e6}
-			r := c.OpenReader(w, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, objectOf(w.size))
-			wg.Go(func() {
-				start := time.Now()
-				readThrough(t, r)
-				took[i] = time.Since(start)
-				if err := r.Close(); err != nil {
-					t.Error(err)
+	for _, tc := range []struct {
+		memory, size int64
+		piece        int
+		most         time.Duration // of 41.7 ms a MiB, which is what it takes with nothing ahead
+	}{
+		{256 << 20, 64 << 20, 1 << 20, 3500 * time.Millisecond}, // who comes late gets that
+		{256 << 20, 192 << 20, 1 << 20, 8 * time.Second},        // passes by the memory tier
+		{256 << 20, 192 << 20, 128 << 10, 8 * time.Second},      // as the kernel reads
+		{64 << 20, 64 << 20, 128 << 10, 8 * time.Second},        // there is no more than a block for each
+	} {
+		t.Run(fmt.Sprintf("%d MiB, %d MiB, %d KiB", tc.memory>>20, tc.size>>20, tc.piece>>10), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := testCache(t, Config{BlockBytes: 1 << 20, MemoryBytes: tc.memory})
+				var wg sync.WaitGroup
+				var took [64]time.Duration
+				for i := range took {
+					w := &wire{size: tc.size, first: 30 * time.Millisecond, rate: 90e6}
+					r := c.OpenReader(w, objstore.Ref{Bucket: "b", Key: fmt.Sprint(i), ETag: "v1"}, objectOf(w.size))
+					wg.Go(func() {
+						start := time.Now()
+						readPieces(t, r, tc.piece)
+						took[i] = time.Since(start)
+						if err := r.Close(); err != nil {
+							t.Error(err)
+						}
+					})
 				}
+				wg.Wait()
+				slices.Sort(took[:])
+				s := c.Stats()
+				t.Logf("%v, %v, %v; %d refused, %.3f fetched, %.3f wasted", took[0], took[32], took[63], s.PrefetchRefused,
+					float64(s.FetchedBytes)/float64(64*tc.size), float64(s.WastedBytes)/float64(64*tc.size))
+				require.Less(t, took[63], tc.most)
+				require.Less(t, s.FetchedBytes, 64*tc.size*11/10)
+				closeCache(t, c)
 			})
+		})
+	}
+}
+
+// What an idle stream has fetched ahead stays when memory is short for a moment, and
+// goes when it does not come back otherwise.
+func TestFetchedAheadIsGivenUpLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const block = 64 << 10
+		c := testCache(t, Config{BlockBytes: block, MemoryBytes: 64 * block})
+		f := newFake(int(c.tier.limit)+block, 1) // passes by the memory tier
+		r := c.OpenReader(f, f.ref(), f.object())
+		read := func(off int64) {
+			got, err := readAll(r, off, block)
+			require.NoError(t, err)
+			require.Equal(t, want(f, off, block), got)
 		}
-		wg.Wait()
-		slices.Sort(took[:])
-		t.Log(took[0], took[32], took[63], c.Stats().PrefetchRefused)
-		// Without anything ahead it takes 2.66 s: who comes late gets that.
-		require.Less(t, took[63], 3500*time.Millisecond)
-		require.Less(t, c.Stats().FetchedBytes, int64(64*64<<20)*11/10)
+		for i := range int64(4) {
+			read(i * block)
+		}
+		synctest.Wait()
+		held := c.pool.budget.Used()
+		require.Greater(t, held, int64(8*block))
+		c.relieve(false)
+		ahead := c.pool.budget.Used()
+		require.Less(t, ahead, held, "what was read")
+		fetches := c.Stats().Fetches
+		read(4 * block)
+		require.Equal(t, fetches, c.Stats().Fetches, "what is ahead")
+
+		begun := time.Now()
+		require.NoError(t, c.pool.budget.Acquire(t.Context(), c.pool.budget.Capacity()))
+		require.Equal(t, patience, time.Since(begun))
+		c.pool.budget.Release(c.pool.budget.Capacity())
+		read(5 * block)
+		require.NoError(t, r.Close())
 		closeCache(t, c)
 	})
 }

@@ -101,7 +101,7 @@ func TestStageModel(t *testing.T) {
 					}
 					model = model[:n]
 				default:
-					c.relieve()
+					c.relieve(true)
 				}
 				require.EqualValues(t, len(model), s.Size())
 			}
@@ -124,7 +124,7 @@ func TestStageWriteNeedsNoBase(t *testing.T) {
 	defer s.Close()
 	_, err = s.WriteAt([]byte("abc"), frameBytes-1)
 	require.NoError(t, err)
-	c.relieve()
+	c.relieve(true)
 	p := make([]byte, 3)
 	_, err = s.ReadAt(t.Context(), p, frameBytes-1)
 	require.NoError(t, err)
@@ -163,7 +163,7 @@ func TestStageTruncateForgets(t *testing.T) {
 	data := bytes.Repeat([]byte{0xAB}, 3*frameBytes)
 	_, err = s.WriteAt(data, 0)
 	require.NoError(t, err)
-	c.relieve()
+	c.relieve(true)
 	require.NoError(t, s.Truncate(100))
 	require.NoError(t, s.Truncate(3*frameBytes))
 	_, err = s.WriteAt([]byte{1}, 200)
@@ -210,7 +210,7 @@ func TestNothingReadableAtRest(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.WriteAt(plain[:1000], 700_000)
 	require.NoError(t, err)
-	c.relieve()
+	c.relieve(true)
 	files := scratchFiles(t, dir)
 	require.Len(t, files, 1)
 	require.Greater(t, len(files[0]), len(plain))
@@ -306,7 +306,7 @@ func TestScratchFull(t *testing.T) {
 	data := newFake(40*frameBytes, 23).data
 	acknowledged, err := s.WriteAt(data[:4*frameBytes], 0)
 	require.NoError(t, err)
-	c.relieve() // sealed on the good disk
+	c.relieve(true) // sealed on the good disk
 
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
 	require.NoError(t, err)
@@ -377,7 +377,7 @@ func TestStageConcurrent(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range 50 {
-			c.relieve()
+			c.relieve(true)
 		}
 	})
 	wg.Wait()

@@ -373,6 +373,19 @@ func (w *window) unit(s *stream) int64 {
 	return max(u-u%w.block, w.block)
 }
 
+// awaits reports whether the block at off is one that a stream is yet to read.
+func (w *window) awaits(off int64) bool {
+	for i := range w.streams {
+		s := &w.streams[i]
+		switch {
+		case s.depth == 0:
+		case s.down && off+w.block > s.ahead && off < s.lo, !s.down && off < s.ahead && off+w.block > s.hi:
+			return true
+		}
+	}
+	return false
+}
+
 // covers reports whether the block at off is one that a stream waits for.
 // Blocks a little behind count: the kernel's requests overtake each other.
 func (w *window) covers(off int64) bool {

@@ -130,14 +130,20 @@ func TestReadsOutOfOrderAskForNoMore(t *testing.T) {
 	f, err := os.Open(m.path("bucket", "f"))
 	must(t, err)
 	defer f.Close()
-	before := m.status().Cache.reads()
-	page := make([]byte, 4<<10)
-	for _, off := range []int64{7 << 20, 2 << 20, 5 << 20, 3 << 20} {
-		_, err := f.ReadAt(page, off)
-		must(t, err)
+	const page = 4 << 10
+	asked := func(offsets ...int64) int64 {
+		before := m.status().Cache.reads()
+		for _, off := range offsets {
+			_, err := f.ReadAt(make([]byte, page), off)
+			must(t, err)
+		}
+		return m.status().Cache.reads() - before
 	}
-	if n := m.status().Cache.reads() - before; n != 4*int64(len(page)) {
+	if n := asked(7<<20, 2<<20, 5<<20, 3<<20); n != 4*page {
 		t.Errorf("4 reads of a page asked the daemon for %d bytes", n)
+	}
+	if n := asked(0, page, 2*page, 3*page); n <= 4*page {
+		t.Errorf("4 reads of a page in order asked for %d bytes: without read-ahead the test says nothing", n)
 	}
 }
 

@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"coffer/objstore/storetest"
 )
@@ -79,5 +82,52 @@ func TestRandomReadsFetchLittle(t *testing.T) {
 		if perRead > tt.perRead || gets > tt.gets {
 			t.Errorf("reads of %d KiB: %.1f KiB in %.2f requests a read", tt.n>>10, perRead/1024, gets)
 		}
+	}
+}
+
+// Parallel streams share the budget: it holds, and each byte is fetched once or
+// nearly so, where there are no more than a few blocks for each.
+func TestManyStreamsFetchOnce(t *testing.T) {
+	needFUSE(t)
+	const (
+		streams = 64
+		size    = 256 << 20 // more than the memory tier holds
+		each    = 10 << 20  // its end is read, so that nothing is ahead when all is
+		budget  = 256
+	)
+	s := storetest.StartVersityGW(t)
+	must(t, os.Mkdir(filepath.Join(s.Dir, "bucket"), 0o755))
+	for i := range streams {
+		name := filepath.Join(s.Dir, "bucket", fmt.Sprint(i))
+		must(t, os.WriteFile(name, nil, 0o644))
+		must(t, os.Truncate(name, size))
+	}
+	l := startLink(t, s.Endpoint, 30*time.Millisecond, 4e6)
+	m := mountWith(t, plainCoffer(t), l.env(s.Env()), "--allow-unencrypted", "--memory", fmt.Sprint(budget, "MiB"))
+	before := m.status().Cache
+	var readers sync.WaitGroup
+	for i := range streams {
+		readers.Go(func() {
+			f, err := os.Open(m.path("bucket", fmt.Sprint(i)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer f.Close()
+			n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{io.NewSectionReader(f, size-each, each)}, make([]byte, 128<<10))
+			if err != nil || n != each {
+				t.Errorf("stream %d: %d bytes, %v", i, n, err)
+			}
+		})
+	}
+	readers.Wait()
+	after, peak := m.status().Cache, m.peakRSS()
+	read, fetched := float64(after.ReadBytes-before.ReadBytes), float64(after.FetchedBytes-before.FetchedBytes)
+	t.Logf("%.0f MiB read, %.0f fetched, by %d requests at a time at most; %.0f MiB", read/(1<<20), fetched/(1<<20), l.most.Load(), peak)
+	if fetched > 1.08*read {
+		t.Errorf("%.0f MiB were read and %.0f fetched", read/(1<<20), fetched/(1<<20))
+	}
+	if peak > budget+64 {
+		t.Errorf("the daemon takes %.0f MiB, of which the budget is %d", peak, budget)
 	}
 }

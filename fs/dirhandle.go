@@ -65,15 +65,19 @@ func (h *dirHandle) start() {
 	}
 	d := h.dir
 	prefix := d.prefix()
+	ahead := d.opened(prefix)
+	asked := time.Now()
+	if ahead != nil {
+		asked = ahead.asked
+	}
 	listing := names(prefix,
-		d.bucket.List(h.ctx, objstore.Query{Prefix: prefix, Delimiter: "/"}),
+		ahead.listing(h.ctx, d.bucket, prefix),
 		func(k hidden) {
 			d.fsys.warnOnce("hidden "+path(d.bucket, k.key), "object is hidden", "key", path(d.bucket, k.key), "why", k.why)
 		})
 	h.next, h.stop = iter.Pull2(listing)
 	h.err, h.ended = nil, false
-	h.told, h.asked = 0, []time.Time{time.Now()}
-	d.beginListing()
+	h.told, h.asked = 0, []time.Time{asked}
 	h.local, h.extras = map[string]bool{}, nil
 	for nm, ch := range d.Children() {
 		if n, ok := ch.Operations().(*file); ok && n.isLocal() {
@@ -109,6 +113,7 @@ func (h *dirHandle) nextOfStore(n *listedName) bool {
 		told, err, ok := h.next()
 		if !ok || err != nil {
 			h.err, h.ended = err, true
+			d.listedAll()
 			break
 		}
 		if d.isUnlinked(told.name) {

@@ -16,6 +16,8 @@
 //	listing.go           pure: keys of a listing -> names of a directory
 //	dirhandle.go         an open directory; dirpage.go: names with attributes;
 //	                     rereading.go: how it is asked for
+//	walk.go              pure: whether directories are opened in some order;
+//	                     listahead.go: those that follow are listed ahead
 //	file.go special.go   inodes of objects
 //	tmpfile.go           files without a name, and how they get one
 //	handle.go            an open file
@@ -60,6 +62,7 @@
 //	fsys.mu      open buckets, inode numbers, dirty files
 //	heads.mu     remembered HEAD results
 //	names.mu     directories that remember names, in the order of their listings
+//	listings.mu  directories that are listed ahead
 //
 // # Contexts
 //

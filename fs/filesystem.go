@@ -25,6 +25,7 @@ type filesystem struct {
 	tmpNames tmpNames
 	unlinks  unlinks
 	names    namesBudget
+	listings listings
 	// background counts work that outlives its request: commits after the
 	// last close, and the like. Close waits for it.
 	background sync.WaitGroup
@@ -73,6 +74,7 @@ func newFilesystem(cfg Config) *filesystem {
 		kept:    map[string]keptFile{},
 	}
 	f.names.most = namesMax
+	f.listings.goodFor = min(aheadFor, cfg.MetadataTTL)
 	f.gate = newGate(&f.tree)
 	f.ahead, f.endAhead = context.WithCancel(context.Background())
 	return f

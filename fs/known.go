@@ -15,6 +15,9 @@ import (
 type knownNames struct {
 	listed keptNames
 	ahead  readAhead
+	// walk and byNumber are of the directories in it.
+	walk     walk
+	byNumber numberWalk
 	// removed tells that a name was unlinked and none recalled since.
 	removed bool
 	// watched is a name of which a look-up is waited for; see pageAnswer.
@@ -49,7 +52,7 @@ type knownNames struct {
 type listedName struct {
 	name
 	at  time.Time // not later than the store said so
-	pos int       // in readAhead.order, -1 for a directory
+	pos int       // in readAhead.order or walk.order, -1 for in neither
 	// doubtful tells that only the store knows by now.
 	doubtful bool
 	// unasked tells that nobody has listed the directory: that the name is a
@@ -97,6 +100,7 @@ func (k *knownNames) isOutdated(name string, since uint64) bool {
 // didChange notes that an own change of name has ended.
 func (d *dir) didChange(name string) {
 	key := d.prefix() + name
+	d.fsys.listings.forget(d.bucket.Name(), key)
 	d.fsys.heads.forget(d.bucket.Name(), key)
 	d.fsys.heads.forget(d.bucket.Name(), key+"/")
 	d.mu.Lock()
@@ -168,17 +172,25 @@ func (d *dir) useful() time.Duration {
 // remember keeps a name from a listing for the lookups that follow it.
 func (d *dir) remember(n name, since uint64, at time.Time) {
 	d.mu.Lock()
-	if k := &d.known; !k.isOutdated(n.name, since) && d.fsys.cfg.MetadataTTL > 0 {
+	k := &d.known
+	if !k.isOutdated(n.name, since) && d.fsys.cfg.MetadataTTL > 0 {
 		k.add(n, at, d.fsys.full())
 		d.countLocked()
 	}
+	walks := n.isDir && k.walk.depth > 0
 	d.mu.Unlock()
 	d.fsys.names.fit(d)
+	if walks {
+		d.askWalk(&k.walk)
+	}
 }
 
 func (k *knownNames) add(n name, at time.Time, full bool) {
 	l := listedName{name: n, at: at, pos: -1}
-	if !n.isDir && full {
+	switch {
+	case n.isDir:
+		l.pos = k.walk.add(n.name, time.Now())
+	case full:
 		l.pos = k.ahead.add(n.name)
 	}
 	k.listed.put(l)
@@ -187,6 +199,7 @@ func (k *knownNames) add(n name, at time.Time, full bool) {
 // clear forgets what was listed.
 func (k *knownNames) clear() {
 	k.listed.names, k.ahead, k.whole = nil, readAhead{}, time.Time{}
+	k.walk, k.byNumber = walk{}, numberWalk{}
 	k.listing++
 }
 
@@ -209,7 +222,7 @@ func (d *dir) recall(nm string, needsNone bool) (listedName, bool) {
 	l, ok := k.listed.get(nm, prefix+nm)
 	ok = ok && !l.doubtful && time.Since(l.at) < d.fsys.cfg.MetadataTTL
 	var next []objstore.Entry
-	if ok && l.pos >= 0 {
+	if ok && !l.isDir && l.pos >= 0 {
 		removing := k.removed && needsNone && !d.isStickyLocked()
 		l.removing = removing && isPlain(l.entry)
 		for _, nm := range k.ahead.lookedUp(l.pos) {

@@ -47,7 +47,11 @@ func (d *dir) find(ctx context.Context, nm string) (finding, error) {
 }
 
 func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
-	if l, ok := d.recall(nm, d.fsys.passesAsOwner(ctx)); ok {
+	l, ok := d.recall(nm, d.fsys.passesAsOwner(ctx))
+	if !ok && utf8.ValidString(key) && d.fsys.listings.look(dirKey{d.bucket.Name(), key + "/"}, false) != nil {
+		l, ok = listedName{name: name{name: nm, isDir: true}}, true
+	}
+	if ok {
 		f, err := d.findListed(ctx, l, key)
 		if objstore.KindOf(err) != objstore.NotExist {
 			return f, err
@@ -117,6 +121,7 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 // findListed finds out what is not known yet of a name that a listing told.
 func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding, error) {
 	if l.isDir {
+		d.cameTo(l.name.name, false, d.fsys.listings.look(dirKey{d.bucket.Name(), key + "/"}, false))
 		return d.findDir(ctx, key)
 	}
 	if !d.fsys.full() && !l.unasked {
@@ -164,33 +169,44 @@ func (d *dir) askFile(ctx context.Context, key string, size int64) (objstore.Obj
 // findDir asks whether anything lies below key.
 func (d *dir) findDir(ctx context.Context, key string) (finding, error) {
 	prefix := key + "/"
-	for e, err := range d.bucket.List(ctx, objstore.Query{Prefix: prefix, Limit: 1}) {
-		if err != nil {
-			return finding{}, err
-		}
-		if e.Key != prefix {
-			return finding{isDir: true}, nil
-		}
-		f := finding{isDir: true, obj: objstore.Object{Entry: e}, hasObj: true}
-		if !d.fsys.full() {
-			return f, nil
-		}
-		if o, ok := d.fsys.heads.recall(d.bucket.Name(), e); ok {
-			f.obj, f.complete = o, true
-			return f, nil
-		}
-		o, err := d.fsys.heads.ask(ctx, d.bucket, prefix)
-		switch {
-		case err == nil:
-			f.obj, f.complete = o, true
-		case objstore.KindOf(err) == objstore.NotExist:
-			f.hasObj = false // removed in between; other keys may keep the directory
-		default:
-			return finding{}, err
-		}
+	e, err := d.firstBelow(ctx, prefix)
+	if err != nil {
+		return finding{}, err
+	}
+	if e.Key != prefix {
+		return finding{isDir: true}, nil
+	}
+	f := finding{isDir: true, obj: objstore.Object{Entry: e}, hasObj: true}
+	if !d.fsys.full() {
 		return f, nil
 	}
-	return finding{}, objstore.NotExist
+	if o, ok := d.fsys.heads.recall(d.bucket.Name(), e); ok {
+		f.obj, f.complete = o, true
+		return f, nil
+	}
+	o, err := d.fsys.heads.ask(ctx, d.bucket, prefix)
+	switch {
+	case err == nil:
+		f.obj, f.complete = o, true
+	case objstore.KindOf(err) == objstore.NotExist:
+		f.hasObj = false // removed in between; other keys may keep the directory
+	default:
+		return finding{}, err
+	}
+	return f, nil
+}
+
+// firstBelow returns what a listing of prefix begins with, as one that was asked for
+// ahead tells, or the store: nothing is there only if the store says so now.
+func (d *dir) firstBelow(ctx context.Context, prefix string) (objstore.Entry, error) {
+	l := d.fsys.listings.look(dirKey{d.bucket.Name(), prefix}, false)
+	if l != nil && l.wait(ctx) && len(l.entries) > 0 {
+		return l.entries[0], nil
+	}
+	for e, err := range d.bucket.List(ctx, objstore.Query{Prefix: prefix, Limit: 1}) {
+		return e, err
+	}
+	return objstore.Entry{}, objstore.NotExist
 }
 
 // findMarked asks for the marker of the directory under key, where nothing else

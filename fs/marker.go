@@ -179,6 +179,7 @@ func (d *dir) putMarker(ctx context.Context, meta map[string]string, cond objsto
 	_, err := putObject(ctx, d.bucket, prefix, nil, objstore.CreateOptions{
 		Meta: meta, Headers: objstore.Headers{ContentType: "application/x-directory"}, Cond: cond,
 	})
+	d.fsys.listings.forget(d.bucket.Name(), prefix)
 	d.fsys.heads.forget(d.bucket.Name(), prefix)
 	return err
 }

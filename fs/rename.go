@@ -303,6 +303,7 @@ func (sub *dir) renameTo(ctx context.Context, d *dir, nm string, to *dir, newNam
 	m.removeNote(ctx)
 	// Markers are all alike but for their metadata: what was remembered of the
 	// target's would be taken for the new one's.
+	d.fsys.listings.forget(d.bucket.Name(), dest)
 	d.fsys.heads.forget(d.bucket.Name(), dest)
 	for _, key := range m.keys {
 		d.fsys.heads.forget(d.bucket.Name(), dest+strings.TrimPrefix(key, from))

@@ -53,6 +53,13 @@ func (n *file) parent() (*dir, string) {
 	return n.place.parent, n.place.name
 }
 
+// parent returns the directory that d is in, nil at the top.
+func (d *dir) parent() (*dir, string) {
+	d.fsys.tree.RLock()
+	defer d.fsys.tree.RUnlock()
+	return d.place.parent, d.place.name
+}
+
 // path returns what the log calls a key of a bucket.
 func path(b objstore.Bucket, key string) string { return b.Name() + "/" + key }
 

@@ -2,7 +2,6 @@ package message
 
 import (
 	"encoding/binary"
-	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -119,7 +118,7 @@ func appendField[T string | []byte](dst []byte, s T) []byte {
 // parseContext reads the serialized form: count pairs that fill r to its end.
 func parseContext(r *reader) (Context, error) {
 	at := r.off
-	count, err := r.u16("number of entries of the encryption context")
+	count, err := r.u16("number of entries")
 	if err != nil {
 		return Context{}, err
 	}
@@ -129,11 +128,12 @@ func parseContext(r *reader) (Context, error) {
 	var c Context
 	for i := range count {
 		at := r.off
-		key, err := r.field(fmt.Sprintf("name of entry %d of the encryption context", i))
+		r.item = int(i)
+		key, err := r.field("name of entry")
 		if err != nil {
 			return Context{}, err
 		}
-		value, err := r.field(fmt.Sprintf("value of entry %d of the encryption context", i))
+		value, err := r.field("value of entry")
 		if err != nil {
 			return Context{}, err
 		}

@@ -15,11 +15,11 @@ func Sniff(prefix []byte) bool {
 // sniff looks at as many of the first bytes as there are.
 func sniff(p []byte) bool {
 	for s, row := range suites {
-		begin := []byte{2, byte(s >> 8), byte(s)}
-		if row.format == 1 {
-			begin = []byte{1, 0x80, byte(s >> 8), byte(s)}
+		begin, n := [4]byte{1, 0x80, byte(s >> 8), byte(s)}, 4
+		if row.format == 2 {
+			begin, n = [4]byte{2, byte(s >> 8), byte(s)}, 3
 		}
-		n := min(len(p), len(begin))
+		n = min(n, len(p))
 		if string(p[:n]) == string(begin[:n]) {
 			return true
 		}

@@ -29,7 +29,8 @@ type body struct {
 func (b *body) aad(kind string, seq uint32, plainBytes int) *[]byte {
 	p, _ := b.scratch.Get().(*[]byte)
 	if p == nil {
-		p = new([]byte)
+		a := make([]byte, 0, 32+len(blockAAD)+4+8)
+		p = &a
 	}
 	a := append((*p)[:0], b.id...)
 	a = append(a, kind...)
@@ -48,10 +49,12 @@ func sequence(i int64) (uint32, error) {
 
 // seal appends a frame whose IV is its sequence number; the header has IV 0.
 func (b *body) seal(dst []byte, seq uint32, plain []byte, final bool) []byte {
-	dst = slices.Grow(dst, FinalOverhead+len(plain))
-	kind := regularAAD
+	kind, overhead := regularAAD, FrameOverhead
 	if final {
-		kind = finalAAD
+		kind, overhead = finalAAD, FinalOverhead
+	}
+	dst = slices.Grow(dst, overhead+len(plain))
+	if final {
 		dst = binary.BigEndian.AppendUint32(dst, finalMark)
 	}
 	dst = binary.BigEndian.AppendUint32(dst, seq)
@@ -62,7 +65,7 @@ func (b *body) seal(dst []byte, seq uint32, plain []byte, final bool) []byte {
 		dst = binary.BigEndian.AppendUint32(dst, uint32(len(plain)))
 	}
 	aad := b.aad(kind, seq, len(plain))
-	dst = b.keys.aead.Seal(dst, iv, plain, *aad)
+	dst = b.keys.aead().Seal(dst, iv, plain, *aad)
 	b.scratch.Put(aad)
 	return dst
 }
@@ -70,7 +73,7 @@ func (b *body) seal(dst []byte, seq uint32, plain []byte, final bool) []byte {
 // open appends the plaintext of ciphertext and tag.
 func (b *body) open(dst []byte, kind string, seq uint32, iv, sealed []byte) ([]byte, error) {
 	aad := b.aad(kind, seq, len(sealed)-tagBytes)
-	dst, err := b.keys.aead.Open(dst, iv, sealed, *aad)
+	dst, err := b.keys.aead().Open(dst, iv, sealed, *aad)
 	b.scratch.Put(aad)
 	return dst, err
 }

@@ -76,7 +76,7 @@ func ParseHeader(prefix []byte) (*Header, error) {
 		}
 		return nil, fail(NotMessage, "header", "the first bytes are those of something else")
 	}
-	r := &reader{p: prefix, end: MaxHeader}
+	r := &reader{p: prefix, end: MaxHeader, item: none}
 	h := &Header{iv: make([]byte, ivBytes)}
 	if err := h.parse(r); err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (h *Header) parseContext(r *reader) error {
 	if _, err := r.take(int(n), "encryption context"); err != nil {
 		return err
 	}
-	h.Context, err = parseContext(&reader{p: r.p[:r.off], off: start, end: r.off, part: "encryption context"})
+	h.Context, err = parseContext(&reader{p: r.p[:r.off], off: start, end: r.off, item: none, part: "encryption context"})
 	return err
 }
 
@@ -183,20 +183,22 @@ func (h *Header) parseEDKs(r *reader) error {
 		return &Error{Kind: TooLarge, Part: "header", Offset: int64(at), Text: fmt.Sprintf("%d encrypted data keys, at most %d are read", count, MaxEDKs)}
 	}
 	for i := range count {
-		provider, err := r.field(fmt.Sprintf("provider of data key %d", i))
+		r.item = int(i)
+		provider, err := r.field("provider of data key")
 		if err != nil {
 			return err
 		}
-		info, err := r.field(fmt.Sprintf("provider info of data key %d", i))
+		info, err := r.field("provider info of data key")
 		if err != nil {
 			return err
 		}
-		ciphertext, err := r.field(fmt.Sprintf("ciphertext of data key %d", i))
+		ciphertext, err := r.field("ciphertext of data key")
 		if err != nil {
 			return err
 		}
 		h.EDKs = append(h.EDKs, EDK{string(provider), string(info), bytes.Clone(ciphertext)})
 	}
+	r.item = none
 	return nil
 }
 
@@ -233,26 +235,36 @@ type reader struct {
 	p   []byte
 	off int
 	end int // where the part must end
+	// item is the number of the data key or entry that is read, or none; for
+	// errors.
+	item int
 	// part is set for a part of the header whose length is known, and which
 	// p therefore holds to its end.
 	part string
 }
 
+const none = -1
+
 // take returns the next n bytes, which are p's.
 func (r *reader) take(n int, what string) ([]byte, error) {
-	switch end := r.off + n; {
+	end := r.off + n
+	if end <= r.end && end <= len(r.p) {
+		p := r.p[r.off:end]
+		r.off = end
+		return p, nil
+	}
+	if r.item != none {
+		what = fmt.Sprintf("%s %d", what, r.item)
+	}
+	switch {
 	case end > r.end && r.part != "":
 		return nil, r.malformed(r.off, "the %s ends before the %s", r.part, what)
 	case end > r.end:
 		return nil, &Error{Kind: TooLarge, Part: "header", Offset: int64(r.off),
 			Text: fmt.Sprintf("the %s ends at byte %d, headers are read to %d", what, end, r.end)}
-	case end > len(r.p):
+	default:
 		return nil, &Error{Kind: Short, Part: "header", Offset: int64(r.off), Need: int64(end),
 			Text: fmt.Sprintf("the %s ends at byte %d, there are %d", what, end, len(r.p))}
-	default:
-		p := r.p[r.off:end]
-		r.off = end
-		return p, nil
 	}
 }
 
@@ -292,7 +304,7 @@ func (r *reader) zero(what string) error {
 
 // field takes a u16 length and that many bytes, which are p's.
 func (r *reader) field(what string) ([]byte, error) {
-	n, err := r.u16("length of the " + what)
+	n, err := r.u16(what)
 	if err != nil {
 		return nil, err
 	}

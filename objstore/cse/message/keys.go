@@ -18,24 +18,26 @@ import (
 // DataKey is the secret that keyrings wrap and of which the keys of a message
 // are derived. Printed or logged in any way it shows nothing of itself. It is
 // immutable and holds a copy of its own.
-type DataKey struct {
-	// A pointer, for package fmt does not look behind one within a struct,
-	// whose methods it cannot call.
-	secret *[]byte
-}
+type DataKey struct{ secret hidden[[]byte] }
+
+// hidden holds a value that nothing prints. Package fmt prints what is within
+// an unexported field without asking for its methods, and looks behind
+// pointers when it does not like the verb, but not behind a function.
+type hidden[T any] func() T
+
+func hide[T any](v T) hidden[T] { return func() T { return v } }
 
 // NewDataKey returns a copy of the key. One of a wrong length is refused by
 // whatever uses it with a suite.
 func NewDataKey(key []byte) DataKey {
-	key = bytes.Clone(key)
-	return DataKey{&key}
+	return DataKey{hide(bytes.Clone(key))}
 }
 
 // GenerateDataKey returns a random data key for the suite.
 func GenerateDataKey(s Suite) DataKey {
 	key := make([]byte, s.KeyBytes())
 	rand.Read(key) // never fails: see crypto/rand
-	return DataKey{&key}
+	return DataKey{hide(key)}
 }
 
 // Bytes returns the key, for a keyring to wrap. Not to be changed.
@@ -43,7 +45,7 @@ func (k DataKey) Bytes() []byte {
 	if k.secret == nil {
 		return nil
 	}
-	return *k.secret
+	return k.secret()
 }
 
 // String does not return the key.
@@ -60,9 +62,9 @@ func (k DataKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil 
 
 // keys are what a data key and a message ID make together.
 type keys struct {
-	aead       cipher.AEAD
-	commitment []byte  // format 2; not a secret
-	bind       *[]byte // of the MAC of a path; format 2. A pointer as in DataKey
+	aead       hidden[cipher.AEAD]
+	commitment []byte         // format 2; not a secret
+	bind       hidden[[]byte] // of the MAC of a path; format 2
 }
 
 // bindInfo sets the key of the path's MAC apart from those of the format.
@@ -97,7 +99,7 @@ func derive(s Suite, id []byte, key DataKey) (keys, error) {
 		if bind, err = hkdf.Expand(row.kdf, prk, bindInfo, sha256.Size); err != nil {
 			return keys{}, err
 		}
-		k.bind = &bind
+		k.bind = hide(bind)
 	case row.kdf != nil:
 		if seal, err = hkdf.Key(row.kdf, key.Bytes(), nil, number+string(id), row.keyBytes); err != nil {
 			return keys{}, err
@@ -107,7 +109,8 @@ func derive(s Suite, id []byte, key DataKey) (keys, error) {
 	if err != nil {
 		return keys{}, err
 	}
-	k.aead, err = cipher.NewGCM(block)
+	aead, err := cipher.NewGCM(block)
+	k.aead = hide(aead)
 	return k, err
 }
 
@@ -123,7 +126,7 @@ func (k keys) verify(h *Header, required Context) error {
 	if subtle.ConstantTimeCompare(k.commitment, h.commitment) != 1 {
 		return fail(Unauthentic, "header", "it commits to another data key")
 	}
-	if _, err := k.aead.Open(nil, h.iv, h.tag, headerAAD(h, required)); err != nil {
+	if _, err := k.aead().Open(nil, h.iv, h.tag, headerAAD(h, required)); err != nil {
 		return fail(Unauthentic, "header", "its tag is not the one of this data key")
 	}
 	return nil
@@ -139,7 +142,7 @@ func (k keys) binding(bucket, object string, id []byte) ([]byte, error) {
 	if k.bind == nil {
 		return nil, fail(Unsupported, "path binding", "only suites that commit to the key have one")
 	}
-	mac := hmac.New(sha256.New, *k.bind)
+	mac := hmac.New(sha256.New, k.bind())
 	mac.Write(append(appendField(nil, bucket), object...))
 	mac.Write(id)
 	return mac.Sum(nil), nil

@@ -71,7 +71,7 @@ func newSealer(h *Header, k keys) *Sealer {
 	h.commitment, h.iv = k.commitment, make([]byte, ivBytes)
 	h.raw = appendHeader(nil, h)
 	h.signed = len(h.raw)
-	h.tag = k.aead.Seal(nil, h.iv, nil, headerAAD(h, Context{}))
+	h.tag = k.aead().Seal(nil, h.iv, nil, headerAAD(h, Context{}))
 	h.raw = append(h.raw, h.tag...)
 	return &Sealer{header: h, body: body{keys: k, id: h.MessageID}, beyond: map[int64]struct{}{}}
 }

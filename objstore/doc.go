@@ -5,9 +5,10 @@
 // decides what POSIX means over these calls, package cache keeps bytes near,
 // and the packages below this one move or hide them:
 //
-//	s3store    S3 through aws-sdk-go-v2
-//	emulator   an S3 server for development and tests, with fault injection
-//	storetest  the conformance suite that every Bucket passes
+//	s3store      S3 through aws-sdk-go-v2
+//	cse/message  the messages that client-side encryption makes of objects
+//	emulator     an S3 server for development and tests, with fault injection
+//	storetest    the conformance suite that every Bucket passes
 //
 // The package imports only the standard library, so that every layer can name
 // its types. Implementations wrap one another (a decorator takes a Bucket and

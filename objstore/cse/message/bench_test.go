@@ -23,7 +23,9 @@ func benchPair(t testing.TB, frame int64) (*Sealer, *Opener) {
 const benchFrame = 64 << 10
 
 // BenchmarkSeal is a frame beside what crypto/cipher alone needs for as many
-// bytes.
+// bytes. On one core of an AMD EPYC that others used too, in five turns with Go
+// 1.26: 2230 to 2670 MB/s here, 2180 to 2600 there; opening 2040 to 2520 and
+// 2140 to 2410. So the frame costs nothing that can be measured.
 func BenchmarkSeal(b *testing.B) {
 	plain := pattern(benchFrame)
 	b.Run("message", func(b *testing.B) {

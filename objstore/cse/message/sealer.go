@@ -84,7 +84,8 @@ func (s *Sealer) Profile() Profile { return Profile{Header: s.header.Bytes(), Fr
 
 // Seal appends frame i to dst, in the form that it has in the message. plain
 // has all the bytes of a frame. Sealed is the error for a frame that was
-// sealed before, and for any after SealFinal.
+// sealed before, and for any after SealFinal. One that is sealed before its
+// turn is remembered until those before it have been.
 //
 // A buffer is sealed in place when plain begins [FramePrefix] bytes after the
 // end of dst in the same array; otherwise the two must not overlap.

@@ -42,7 +42,7 @@ func FuzzHeader(f *testing.F) {
 			if !bytes.Equal(again, p[:n]) {
 				t.Fatalf("parsed %x, written %x", p[:n], again)
 			}
-			if committedHeaderBytes(h.Context, h.EDKs) != len(again) {
+			if committedHeaderBytes(h.Context, edkBytes(h.EDKs)) != len(again) {
 				t.Fatal("a wrong length was expected")
 			}
 		}

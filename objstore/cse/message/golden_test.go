@@ -56,7 +56,7 @@ func (g golden) seal(t *testing.T, id []byte) (msg []byte, binding string) {
 	edks := testEDKs
 	switch g.padded {
 	case "context":
-		c, err = PadContext(c, edks)
+		c, err = PadContext(c, edkBytes(edks))
 		require.NoError(t, err)
 	case "data keys":
 		edks = PadEDKs(c, edks)

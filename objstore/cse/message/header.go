@@ -221,9 +221,13 @@ func appendHeader(dst []byte, h *Header) []byte {
 }
 
 // committedHeaderBytes is the length of a header of the suite that Coffer
-// writes: what comes of context and data keys, and all that is constant.
-func committedHeaderBytes(c Context, edks []EDK) int {
-	n := 1 + 2 + 32 + 2 + c.bytes() + 2 + 1 + 4 + commitmentBytes + tagBytes
+// writes, with so many bytes of data keys.
+func committedHeaderBytes(c Context, edkBytes int) int {
+	return 1 + 2 + 32 + 2 + c.bytes() + 2 + edkBytes + 1 + 4 + commitmentBytes + tagBytes
+}
+
+func edkBytes(edks []EDK) int {
+	n := 0
 	for _, e := range edks {
 		n += e.Bytes()
 	}

@@ -208,9 +208,9 @@ func TestPaddedHeaders(t *testing.T) {
 	for _, c := range []Context{{}, volume} {
 		for n := range 1100 {
 			edks := []EDK{{"namespace", "name", make([]byte, n)}}
-			bare := committedHeaderBytes(c, edks)
+			bare := committedHeaderBytes(c, edkBytes(edks))
 
-			padded, err := PadContext(c, edks)
+			padded, err := PadContext(c, edkBytes(edks))
 			require.NoError(t, err)
 			s, err := NewSealer(testKey(Committed), padded, edks, 16)
 			require.NoError(t, err)

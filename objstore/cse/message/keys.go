@@ -132,27 +132,26 @@ func (k keys) verify(h *Header, required Context) error {
 	return nil
 }
 
-// binding returns the MAC that ties a message to a path:
+// binding returns the MAC that ties a message to a path, in base64:
 //
 //	HMAC-SHA256(key, u16 len(bucket) || bucket || object key || message ID)
 //
 // It lives beside the object and not in its header, since a header cannot be
 // sealed again (see FORMAT.md), and paths change.
-func (k keys) binding(bucket, object string, id []byte) ([]byte, error) {
+func (k keys) binding(bucket, object string, id []byte) (string, error) {
 	if k.bind == nil {
-		return nil, fail(Unsupported, "path binding", "only suites that commit to the key have one")
+		return "", fail(Unsupported, "path binding", "only suites that commit to the key have one")
 	}
 	mac := hmac.New(sha256.New, k.bind())
 	mac.Write(append(appendField(nil, bucket), object...))
 	mac.Write(id)
-	return mac.Sum(nil), nil
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil)), nil
 }
 
 // Binding returns what ties the message to a path, in base64. A server-side
 // copy of the object needs a new one.
 func (o *Opener) Binding(bucket, key string) (string, error) {
-	mac, err := o.keys.binding(bucket, key, o.header.MessageID)
-	return base64.StdEncoding.EncodeToString(mac), err
+	return o.keys.binding(bucket, key, o.header.MessageID)
 }
 
 // CheckBinding fails unless text is the message's Binding to this path.
@@ -161,8 +160,7 @@ func (o *Opener) CheckBinding(bucket, key, text string) error {
 	if err != nil {
 		return err
 	}
-	got, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || !hmac.Equal(got, want) {
+	if !hmac.Equal([]byte(text), []byte(want)) {
 		return fail(Unauthentic, "path binding", "the message was not written as %q", bucket+"/"+key)
 	}
 	return nil
@@ -170,6 +168,6 @@ func (o *Opener) CheckBinding(bucket, key, text string) error {
 
 // Binding returns what ties the message to a path, in base64.
 func (s *Sealer) Binding(bucket, key string) string {
-	mac, _ := s.keys.binding(bucket, key, s.header.MessageID) // its suite has one
-	return base64.StdEncoding.EncodeToString(mac)
+	text, _ := s.keys.binding(bucket, key, s.header.MessageID) // its suite has one
+	return text
 }

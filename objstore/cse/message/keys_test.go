@@ -120,15 +120,16 @@ func TestBinding(t *testing.T) {
 	require.NoError(t, o.CheckBinding("bucket", "dir/file", text))
 
 	for name, err := range map[string]error{
-		"another bucket":     o.CheckBinding("bucket2", "dir/file", text),
-		"another key":        o.CheckBinding("bucket", "dir/file2", text),
-		"the border moved":   o.CheckBinding("bucketdir", "/file", text),
-		"another message":    another.CheckBinding("bucket", "dir/file", text),
-		"none":               o.CheckBinding("bucket", "dir/file", ""),
-		"cut":                o.CheckBinding("bucket", "dir/file", text[:40]),
-		"no base64":          o.CheckBinding("bucket", "dir/file", "!"+text[1:]),
-		"longer":             o.CheckBinding("bucket", "dir/file", text+"AAAA"),
-		"trailing line feed": o.CheckBinding("bucket", "dir/file", text[:43]+"="+"!"),
+		"another bucket":   o.CheckBinding("bucket2", "dir/file", text),
+		"another key":      o.CheckBinding("bucket", "dir/file2", text),
+		"the border moved": o.CheckBinding("bucketdir", "/file", text),
+		"another message":  another.CheckBinding("bucket", "dir/file", text),
+		"none":             o.CheckBinding("bucket", "dir/file", ""),
+		"cut":              o.CheckBinding("bucket", "dir/file", text[:40]),
+		"no base64":        o.CheckBinding("bucket", "dir/file", "!"+text[1:]),
+		"longer":           o.CheckBinding("bucket", "dir/file", text+"AAAA"),
+		"with a line feed": o.CheckBinding("bucket", "dir/file", text+"\n"),
+		"without its end":  o.CheckBinding("bucket", "dir/file", text[:43]),
 	} {
 		require.ErrorIs(t, err, Unauthentic, name)
 	}

@@ -10,12 +10,12 @@ const HeaderUnit = 1024
 // only make a header longer.
 const padName = "coffer-pad"
 
-// PadContext returns c with an entry that makes a header with these data keys
-// a multiple of [HeaderUnit]. Of the data keys only the lengths matter, so that
-// it can be called before they are wrapped, as it must be where the context is
-// authenticated with them.
-func PadContext(c Context, edks []EDK) (Context, error) {
-	room := padding(committedHeaderBytes(c, edks))
+// PadContext returns c with an entry that makes a header a multiple of
+// [HeaderUnit], whose data keys will have so many bytes together (EDK.Bytes).
+// It is called before they are wrapped, since most keyrings authenticate the
+// context with them.
+func PadContext(c Context, edkBytes int) (Context, error) {
+	room := padding(committedHeaderBytes(c, edkBytes))
 	if room == 0 {
 		return c, nil
 	}
@@ -31,7 +31,7 @@ func PadContext(c Context, edks []EDK) (Context, error) {
 // wraps: their lengths are known only afterwards, and the context is kept in
 // the KMS's logs. edks is not changed.
 func PadEDKs(c Context, edks []EDK) []EDK {
-	room := padding(committedHeaderBytes(c, edks))
+	room := padding(committedHeaderBytes(c, edkBytes(edks)))
 	if room == 0 {
 		return edks
 	}

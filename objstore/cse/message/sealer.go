@@ -60,7 +60,7 @@ func (h *Header) writable() error {
 			return fail(TooLarge, "header", "encrypted data key %d has a field of more than %d bytes", i, most)
 		}
 	}
-	if n := committedHeaderBytes(h.Context, h.EDKs); n > MaxHeader {
+	if n := committedHeaderBytes(h.Context, edkBytes(h.EDKs)); n > MaxHeader {
 		return fail(TooLarge, "header", "%d bytes, at most %d are read", n, MaxHeader)
 	}
 	return nil

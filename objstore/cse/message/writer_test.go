@@ -203,7 +203,11 @@ func TestEverySuiteIsReadBack(t *testing.T) {
 	require.Len(t, suites, len(allSuites()))
 	for _, s := range allSuites() {
 		for _, frame := range []int64{0, 1, 16, 512} {
-			for _, size := range []int{0, 1, 15, 16, 17, 32, 512, 1024} {
+			sizes := []int{0, 1, 15, 16, 17, 32, 512, 1024}
+			if s.Signed() {
+				sizes = []int{0, 16, 17, 1024} // signing takes its time
+			}
+			for _, size := range sizes {
 				for _, fullFinal := range []bool{false, true} {
 					plain := pattern(size)
 					w := other{suite: s, frame: frame, fullFinal: fullFinal, context: map[string]string{"b": "1", "a": ""}, required: required}

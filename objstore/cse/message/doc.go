@@ -49,7 +49,8 @@
 //	(a keyring makes a data key) -> NewSealer -> Sealer.Header, Sealer.Seal, Sealer.SealFinal
 //
 // An [Opener] exists only for a header that is authentic, and the [Layout]
-// that [Opener.Locate] returns is proved by the final frame. A [Sealer] is one
-// message: it makes the message ID, and it seals each frame once. So neither a
-// nonce nor an unproved size can come from a mistake of the caller.
+// that [Opener.Locate] returns is proved by the final frame; one that
+// [Profile.ForStored] returns is a guess. A [Sealer] is one message: it makes
+// the message ID and seals each frame once, so that no mistake of a caller uses
+// a nonce twice.
 package message

@@ -165,8 +165,7 @@ func TestRefusedFrameIsNotUsedUp(t *testing.T) {
 	require.Equal(t, plain, got)
 }
 
-// Frames sealed in parallel and out of order make the same message as those
-// in order.
+// Frames are sealed and opened in parallel and out of order.
 func TestFramesInAnyOrder(t *testing.T) {
 	const frames = 64
 	plain := pattern(frames*16 + 5)
@@ -196,6 +195,24 @@ func TestFramesInAnyOrder(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, plain, got)
 	require.Empty(t, s.beyond, "nothing is remembered of frames in a row")
+
+	h, err := ParseHeader(msg)
+	require.NoError(t, err)
+	o, err := NewOpener(h, testKey(Committed), Context{})
+	require.NoError(t, err)
+	got = make([]byte, frames*16)
+	for c := range 4 {
+		wg.Go(func() {
+			for _, i := range order[c*frames/4 : (c+1)*frames/4] {
+				at := l.Offset(int64(i))
+				if _, err := o.Open(got[i*16:i*16:i*16+16], int64(i), msg[at:at+l.Bytes(int64(i))]); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, plain[:frames*16], got)
 }
 
 func TestSealAndOpenInPlace(t *testing.T) {

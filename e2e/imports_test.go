@@ -18,6 +18,7 @@ var layers = map[string][]string{
 	"coffer/fs":                   {"coffer/cache", "coffer/objstore"},
 	"coffer/cache":                {"coffer/objstore"},
 	"coffer/objstore":             {},
+	"coffer/objstore/cse/keyring": {"coffer/objstore/cse/message"},
 	"coffer/objstore/cse/message": {},
 	"coffer/objstore/s3store":     {"coffer/objstore"},
 	"coffer/objstore/emulator":    {"coffer/objstore"},

@@ -7,6 +7,7 @@
 //
 //	s3store      S3 through aws-sdk-go-v2
 //	cse/message  the messages that client-side encryption makes of objects
+//	cse/keyring  the keys that wrap the data keys of those messages
 //	emulator     an S3 server for development and tests, with fault injection
 //	storetest    the conformance suite that every Bucket passes
 //

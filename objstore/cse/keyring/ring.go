@@ -1,0 +1,136 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+
+	"coffer/objstore/cse/message"
+)
+
+// maxAttempts is how many data keys of one header are tried: each may cost
+// milliseconds or a request, and whoever wrote the object chose their number.
+const maxAttempts = 16
+
+// Member is a key of a Ring.
+type Member struct {
+	Key Key
+	// DecryptOnly keeps an old key for reading.
+	DecryptOnly bool
+}
+
+// Ring is the keys of a user, in the order in which they are tried. Safe for
+// concurrent use.
+type Ring struct {
+	members []Member
+	writers []Key
+}
+
+// New returns a Ring of at least one key.
+func New(members ...Member) (*Ring, error) {
+	if len(members) == 0 {
+		return nil, invalid("a keyring needs a key")
+	}
+	r := &Ring{members: members}
+	for _, m := range members {
+		if m.DecryptOnly {
+			continue
+		}
+		if err := m.Key.CanWrap(); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Key, err)
+		}
+		r.writers = append(r.writers, m.Key)
+	}
+	return r, nil
+}
+
+// Envelope is what a new message begins with; see [message.NewSealer].
+type Envelope struct {
+	Key     message.DataKey
+	Context message.Context
+	EDKs    []message.EDK
+}
+
+// Wrap makes a data key and wraps it under every key of the Ring that is not
+// for decryption only. The header of a message with this Envelope is a
+// multiple of [message.HeaderUnit]: by an entry added to c, or by one more EDK
+// where the lengths of the others are known only afterwards. An Envelope may
+// serve for many messages.
+func (r *Ring) Wrap(ctx context.Context, c message.Context) (Envelope, error) {
+	if len(r.writers) == 0 {
+		return Envelope{}, invalid("every key of the keyring is for decryption only")
+	}
+	e := Envelope{Key: message.GenerateDataKey(message.Committed), Context: c}
+	n, known := r.edkBytes()
+	if known {
+		var err error
+		if e.Context, err = message.PadContext(c, n); err != nil {
+			return Envelope{}, err
+		}
+	}
+	for _, k := range r.writers {
+		edk, err := k.Wrap(ctx, e.Key, e.Context)
+		if err != nil {
+			return Envelope{}, fmt.Errorf("%s: %w", k, err)
+		}
+		e.EDKs = append(e.EDKs, edk)
+	}
+	if !known {
+		e.EDKs = message.PadEDKs(e.Context, e.EDKs)
+	}
+	return e, nil
+}
+
+// edkBytes is the length of all data keys in a header.
+func (r *Ring) edkBytes() (n int, known bool) {
+	for _, k := range r.writers {
+		if k.EDKBytes() == 0 {
+			return 0, false
+		}
+		n += k.EDKBytes()
+	}
+	return n, true
+}
+
+// Unwrap returns the data key of a message, and the key that unwrapped it.
+// c is the encryption context with all that is required. The error is a
+// [*NoKeyError] unless ctx has ended.
+func (r *Ring) Unwrap(ctx context.Context, s message.Suite, c message.Context, edks []message.EDK) (message.DataKey, Key, error) {
+	failed, attempts := []error(nil), 0
+	for _, m := range r.members {
+		for _, e := range edks {
+			if !m.Key.Matches(e) {
+				continue
+			}
+			if attempts++; attempts > maxAttempts {
+				failed = append(failed, fmt.Errorf("%d data keys were tried, there may be more", maxAttempts))
+				return message.DataKey{}, nil, noKey(edks, failed)
+			}
+			key, err := m.Key.Unwrap(ctx, s, c, e)
+			if err == nil && len(key.Bytes()) != s.KeyBytes() {
+				err = fmt.Errorf("a data key of %d bytes, suite %s takes %d", len(key.Bytes()), s, s.KeyBytes())
+			}
+			if err == nil {
+				return key, m.Key, nil
+			}
+			if ctx.Err() != nil {
+				return message.DataKey{}, nil, ctx.Err()
+			}
+			failed = append(failed, fmt.Errorf("%s: %w", m.Key, err))
+		}
+	}
+	return message.DataKey{}, nil, noKey(edks, failed)
+}
+
+// noKey names a few of the keys: there can be hundreds.
+func noKey(edks []message.EDK, failed []error) error {
+	const most = 4
+	e := &NoKeyError{Failed: failed}
+	for i, edk := range edks {
+		if i == most {
+			e.Needed = append(e.Needed, fmt.Sprintf("and %d more", len(edks)-most))
+			break
+		}
+		e.Needed = append(e.Needed, describe(edk))
+	}
+	return e
+}

@@ -36,6 +36,24 @@ func encrypt(t testing.TB, r *keyring.Ring, c message.Context, plain string) []b
 	return msg
 }
 
+// encryptFrames writes one of many.
+func encryptFrames(t testing.TB, r *keyring.Ring, frame int64, plain []byte) []byte {
+	t.Helper()
+	e, err := r.Wrap(t.Context(), contextOf(t, map[string]string{"coffer-vol": "v"}))
+	require.NoError(t, err)
+	s, err := message.NewSealer(e.Key, e.Context, e.EDKs, frame)
+	require.NoError(t, err)
+	msg := s.Header()
+	for i := int64(0); int64(len(plain)) >= frame; i++ {
+		msg, err = s.Seal(msg, i, plain[:frame])
+		require.NoError(t, err)
+		plain = plain[frame:]
+	}
+	msg, err = s.SealFinal(msg, plain)
+	require.NoError(t, err)
+	return msg
+}
+
 // decrypt reads a whole message, and says which key opened it.
 func decrypt(r *keyring.Ring, msg []byte, required message.Context) ([]byte, keyring.Key, error) {
 	h, err := message.ParseHeader(msg)
@@ -54,27 +72,40 @@ func decrypt(r *keyring.Ring, msg []byte, required message.Context) ([]byte, key
 	if err != nil {
 		return nil, nil, err
 	}
-	l, last, err := o.Locate(nil, int64(len(msg)), msg)
+	plain, end, err := openBody(o, msg)
 	if err != nil {
 		return nil, nil, err
-	}
-	var plain []byte
-	for i := range l.Full {
-		if plain, err = o.Open(plain, i, msg[l.Offset(i):l.Offset(i)+l.Bytes(i)]); err != nil {
-			return nil, nil, err
-		}
 	}
 	if h.Suite.Signed() {
 		v, err := o.Verifier()
 		if err != nil {
 			return nil, nil, err
 		}
-		_, _ = v.Write(msg[l.Header : l.Stored()-l.Footer])
-		if err := v.Verify(msg[l.Stored()-l.Footer:]); err != nil {
+		_, _ = v.Write(msg[h.Bytes():end])
+		if err := v.Verify(msg[end:]); err != nil {
 			return nil, nil, err
 		}
 	}
-	return append(plain, last...), by, nil
+	return plain, by, nil
+}
+
+// openBody returns the plaintext, and where the footer begins.
+func openBody(o *message.Opener, msg []byte) (plain []byte, end int64, err error) {
+	h := o.Header()
+	if h.Frame == 0 {
+		plain, err = o.OpenBlock(nil, msg[h.Bytes():], 1<<20)
+		return plain, h.Bytes() + message.BlockOverhead + int64(len(plain)), err
+	}
+	l, last, err := o.Locate(nil, int64(len(msg)), msg)
+	if err != nil {
+		return nil, 0, err
+	}
+	for i := range l.Full {
+		if plain, err = o.Open(plain, i, msg[l.Offset(i):l.Offset(i)+l.Bytes(i)]); err != nil {
+			return nil, 0, err
+		}
+	}
+	return append(plain, last...), l.Stored() - l.Footer, nil
 }
 
 // rsaKey is made once: it takes a while under the race detector.

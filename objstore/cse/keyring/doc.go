@@ -8,6 +8,8 @@
 //	Ring.Wrap   -> Envelope{data key, context, EDKs} -> message.NewSealer
 //	ParseHeader -> Ring.Unwrap -> data key           -> message.NewOpener
 //
+// A [Cache] stands before a Ring and asks it seldom.
+//
 // The keys are those of the AWS Encryption SDK's specification (framework/
 // raw-aes-keyring.md, raw-rsa-keyring.md), so that its implementations unwrap
 // what is wrapped here and the other way round:

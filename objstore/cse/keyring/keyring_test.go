@@ -230,6 +230,21 @@ func TestKeysThatDoNotFit(t *testing.T) {
 	}
 }
 
+// Another SDK could write other lengths of tag and IV; none does.
+func TestFieldsOfAESKeys(t *testing.T) {
+	k := rawAES(t, "aes", 32, 1)
+	e, err := k.Wrap(t.Context(), message.GenerateDataKey(message.Committed), message.Context{})
+	require.NoError(t, err)
+	for _, i := range []int{3, 7} { // the last bytes of u32 tag bits and u32 IV bytes
+		info := []byte(e.Info)
+		info[len("aes")+i]--
+		bad := message.EDK{Provider: e.Provider, Info: string(info), Ciphertext: e.Ciphertext}
+		require.True(t, k.Matches(bad))
+		_, err := k.Unwrap(t.Context(), message.Committed, message.Context{}, bad)
+		require.ErrorContains(t, err, "lengths of tag and IV")
+	}
+}
+
 // An AES key binds the context to the data key, an RSA key does not: then it
 // is the header's tag that finds a changed one.
 func TestContextAndDataKey(t *testing.T) {

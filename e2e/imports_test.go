@@ -32,18 +32,18 @@ var standardOnly = []string{"coffer/objstore", "coffer/objstore/cse/message"}
 // owned are libraries that one package alone may import, by the beginning of
 // their path: to replace one, one package changes.
 var owned = map[string]string{
-	"github.com/hanwen/go-fuse/":                "coffer/fs",
-	"github.com/dgraph-io/ristretto/":           "coffer/cache",
-	"github.com/aws/aws-sdk-go-v2/service/s3":   "coffer/objstore/s3store",
-	"github.com/spf13/cobra":                    "coffer/cmd/coffer",
-	"github.com/minio/minio-go/":                "nobody but tests",
-	"testing":                                   "coffer/objstore/storetest",
-	"github.com/stretchr/testify/":              "nobody but tests",
-	"github.com/coreos/go-systemd/":             "coffer/cmd/coffer",
-	"github.com/goccy/go-yaml":                  "coffer/cmd/coffer",
-	"github.com/jedib0t/go-pretty/":             "coffer/cmd/coffer",
-	"github.com/hanwen/go-fuse/v2/posixtest":    "nobody but tests",
-	"github.com/aws/aws-sdk-go-v2/service/kms/": "nobody yet",
+	"github.com/hanwen/go-fuse/":               "coffer/fs",
+	"github.com/dgraph-io/ristretto/":          "coffer/cache",
+	"github.com/aws/aws-sdk-go-v2/service/s3":  "coffer/objstore/s3store",
+	"github.com/spf13/cobra":                   "coffer/cmd/coffer",
+	"github.com/minio/minio-go/":               "nobody but tests",
+	"testing":                                  "coffer/objstore/storetest",
+	"github.com/stretchr/testify/":             "nobody but tests",
+	"github.com/coreos/go-systemd/":            "coffer/cmd/coffer",
+	"github.com/goccy/go-yaml":                 "coffer/cmd/coffer",
+	"github.com/jedib0t/go-pretty/":            "coffer/cmd/coffer",
+	"github.com/hanwen/go-fuse/v2/posixtest":   "nobody but tests",
+	"github.com/aws/aws-sdk-go-v2/service/kms": "coffer/objstore/cse/keyring",
 }
 
 // TestImports holds every package to the layers. Test files are free: they

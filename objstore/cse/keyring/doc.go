@@ -11,17 +11,19 @@
 // A [Cache] stands before a Ring and asks it seldom.
 //
 // The keys are those of the AWS Encryption SDK's specification (framework/
-// raw-aes-keyring.md, raw-rsa-keyring.md), so that its implementations unwrap
-// what is wrapped here and the other way round:
+// raw-aes-keyring.md, raw-rsa-keyring.md, aws-kms/aws-kms-keyring.md), so that
+// its implementations unwrap what is wrapped here and the other way round:
 //
 //	          provider ID   provider info                     ciphertext
 //	raw AES   namespace     name | u32 128 | u32 12 | IV 12   AES-GCM, AAD = encryption context
 //	raw RSA   namespace     name                              RSA-OAEP, or PKCS #1 v1.5 to read
+//	AWS KMS   aws-kms       ARN of the key                    KMS's, bound to the encryption context
 //
-// What a key proves differs. Whoever wraps under an AES key holds it; under an
-// RSA key everybody wraps who has the public one, the store included, and
-// nothing ties the context to it. See [Key.Authenticates].
+// What a key proves differs. Whoever wraps under an AES key holds it, and KMS
+// asks for a permission; under an RSA key everybody wraps who has the public
+// one, the store included, and nothing ties the context to it. See
+// [Key.Authenticates].
 //
 // Nothing is read here from files, and no passphrase is asked for: callers
-// bring bytes.
+// bring bytes, and a client of KMS.
 package keyring

@@ -53,8 +53,8 @@ func describe(e message.EDK) string {
 	if rest, ok := aesFields(e.Info); ok {
 		name = rest
 	}
-	if e.Provider == "aws-kms" {
-		return fmt.Sprintf("aws-kms %.200q", name)
+	if e.Provider == kmsProvider {
+		return fmt.Sprintf(kmsProvider+" %.200q", name)
 	}
 	return fmt.Sprintf("%.200q", e.Provider+"/"+name)
 }

@@ -39,7 +39,7 @@ func newNamed(namespace, name string) (named, error) {
 	switch {
 	case namespace == "" || name == "":
 		return n, invalid("a raw key needs a namespace and a name")
-	case strings.HasPrefix(namespace, "aws-kms"):
+	case strings.HasPrefix(namespace, kmsProvider):
 		return n, invalid("the namespace %q belongs to AWS KMS", namespace)
 	case len(namespace) > maxName || len(name) > maxName:
 		return n, invalid("namespace or name is longer than %d bytes", maxName)

@@ -1,0 +1,111 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"coffer/objstore/cse/message"
+)
+
+// kmsProvider is the provider ID of AWS KMS.
+const kmsProvider = "aws-kms"
+
+// KMSClient is what is needed of AWS KMS; a [*kms.Client] is one. It retries.
+type KMSClient interface {
+	Encrypt(context.Context, *kms.EncryptInput, ...func(*kms.Options)) (*kms.EncryptOutput, error)
+	Decrypt(context.Context, *kms.DecryptInput, ...func(*kms.Options)) (*kms.DecryptOutput, error)
+}
+
+// AWSKMS is a key that never leaves AWS KMS, or a server with its API. KMS
+// binds the encryption context to the data key, and writes it to its log.
+type AWSKMS struct {
+	client KMSClient
+	id     string
+	grants []string
+}
+
+// NewAWSKMS returns the key that id names: a key's id or ARN, or an alias
+// ("alias/NAME") or its ARN. grants are grant tokens, for permissions that KMS
+// has just been told of. The client is one for the key's region.
+func NewAWSKMS(client KMSClient, id string, grants ...string) (*AWSKMS, error) {
+	if id == "" || len(id) > maxName {
+		return nil, invalid("%.40q names no key of AWS KMS", id)
+	}
+	return &AWSKMS{client, id, grants}, nil
+}
+
+// String names the key.
+func (k *AWSKMS) String() string { return kmsProvider + " " + k.id }
+
+// CanWrap returns nil: KMS decides that.
+func (k *AWSKMS) CanWrap() error { return nil }
+
+// Authenticates returns true: wrapping takes a permission that KMS checks.
+func (k *AWSKMS) Authenticates() bool { return true }
+
+// EDKBytes returns 0: KMS does not promise a length.
+func (k *AWSKMS) EDKBytes() int { return 0 }
+
+// Wrap asks KMS to encrypt the data key.
+func (k *AWSKMS) Wrap(ctx context.Context, key message.DataKey, c message.Context) (message.EDK, error) {
+	out, err := k.client.Encrypt(ctx, &kms.EncryptInput{
+		KeyId: &k.id, Plaintext: key.Bytes(), EncryptionContext: pairs(c), GrantTokens: k.grants,
+	})
+	if err != nil {
+		return message.EDK{}, err
+	}
+	// Readers ask for the key by its ARN, whatever it is called here.
+	arn := aws.ToString(out.KeyId)
+	if !strings.HasPrefix(arn, "arn:") || !strings.Contains(arn, ":key/") || len(out.CiphertextBlob) == 0 {
+		return message.EDK{}, fmt.Errorf("KMS encrypted under %.200q, which is not the ARN of a key", arn)
+	}
+	return message.EDK{Provider: kmsProvider, Info: arn, Ciphertext: out.CiphertextBlob}, nil
+}
+
+// Matches compares what can be compared: which key an alias stands for, KMS
+// alone knows.
+func (k *AWSKMS) Matches(e message.EDK) bool {
+	if e.Provider != kmsProvider {
+		return false
+	}
+	place, _, isAlias := strings.Cut(k.id, "alias/")
+	switch {
+	case isAlias: // place is empty, or "arn:aws:kms:REGION:ACCOUNT:"
+		return place == "" || strings.HasPrefix(e.Info, place+"key/")
+	case strings.HasPrefix(k.id, "arn:"):
+		return e.Info == k.id
+	default:
+		return strings.HasSuffix(e.Info, ":key/"+k.id)
+	}
+}
+
+// Unwrap asks KMS to decrypt the data key. With an alias it is KMS that says
+// whether the data key is one of this key.
+func (k *AWSKMS) Unwrap(ctx context.Context, _ message.Suite, c message.Context, e message.EDK) (message.DataKey, error) {
+	out, err := k.client.Decrypt(ctx, &kms.DecryptInput{
+		KeyId: &k.id, CiphertextBlob: e.Ciphertext, EncryptionContext: pairs(c), GrantTokens: k.grants,
+	})
+	if err != nil {
+		return message.DataKey{}, err
+	}
+	if arn := aws.ToString(out.KeyId); arn != e.Info {
+		return message.DataKey{}, fmt.Errorf("KMS decrypted under %.200q, and the header says %.200q", arn, e.Info)
+	}
+	return message.NewDataKey(out.Plaintext), nil
+}
+
+// pairs is the context as KMS takes it.
+func pairs(c message.Context) map[string]string {
+	if c.Len() == 0 {
+		return nil
+	}
+	m := make(map[string]string, c.Len())
+	for name, value := range c.All() {
+		m[name] = value
+	}
+	return m
+}

@@ -17,7 +17,7 @@ PKGS         ?= ./...
 TEST_TIMEOUT ?= 60m
 FUZZTIME     ?= 30s
 
-.PHONY: build demo test e2e e2e-radosgw lint fuzz bench bench-peers bench-peers-read clean help setup-demo setup-test setup-radosgw setup-peers setup-lint
+.PHONY: build demo test e2e e2e-radosgw interop lint fuzz bench bench-peers bench-peers-read clean help setup-demo setup-test setup-radosgw setup-oracles setup-peers setup-lint
 
 build: ## build ./bin/coffer, static
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN) ./cmd/coffer
@@ -36,6 +36,9 @@ e2e: setup-test ## only the tests with real mounts
 e2e-radosgw: setup-radosgw ## what "make test" leaves out: Ceph's radosgw, from Debian's packages, for a nightly run
 	COFFER_RADOSGW=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) \
 	  -run '^TestRadosGW$$|^TestModes$$/radosgw|^TestMainJobInEveryMode$$/radosgw' ./objstore/storetest ./e2e
+
+interop: setup-oracles ## more of the tests with the official libraries of the AWS Encryption SDK than "make test" runs
+	COFFER_INTEROP=full COFFER_REQUIRE_ORACLES=1 $(GO) test -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./objstore/cse/interop
 
 lint: setup-lint ## gofmt, vet, go mod tidy, staticcheck, govulncheck
 	@.ci/lint
@@ -69,6 +72,8 @@ setup-test:
 	@.ci/setup test
 setup-radosgw:
 	@.ci/setup radosgw
+setup-oracles:
+	@.ci/setup oracles
 setup-peers:
 	@.ci/setup peers
 setup-lint:

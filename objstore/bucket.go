@@ -214,6 +214,14 @@ type Resumer interface {
 	Resume(ctx context.Context, token []byte) (Keeper, error)
 }
 
+// Prover is implemented by a [Bucket] whose sizes, as Head and List tell them, can be
+// wrong: they come from what anybody could have changed.
+type Prover interface {
+	// Prove returns what Head does, with the size that Get will find. It fails as Get
+	// does where the object cannot be read.
+	Prove(ctx context.Context, ref Ref) (Object, error)
+}
+
 // Policies is implemented by a [Bucket] whose keys may be under different
 // policies of encryption.
 type Policies interface {

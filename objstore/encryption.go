@@ -20,6 +20,11 @@ const (
 	ModeDSSEKMS Mode = "DSSE-KMS"
 	// ModeSSEC is server-side encryption under a key sent with every request.
 	ModeSSEC Mode = "SSE-C"
+	// ModeCSEC is client-side encryption under keys that the user holds. This and
+	// ModeCSEKMS are values of Encryption.CSEMode only.
+	ModeCSEC Mode = "CSE-C"
+	// ModeCSEKMS is client-side encryption under data keys of a KMS.
+	ModeCSEKMS Mode = "CSE-KMS"
 )
 
 // Encryption states how an object is protected, or how it shall be.
@@ -36,6 +41,20 @@ type Encryption struct {
 	// CSE describes client-side encryption as "format/suite/frame", "" when
 	// the bytes that reach the store are the visible ones.
 	CSE string
+	// CSEMode is whose keys that encryption is under, "" beside an empty CSE.
+	CSEMode Mode
+}
+
+// Word is what a user is shown: "SSE-S3", "CSE-C", "CSE-C+SSE-S3" where both the
+// client and the store encrypt, "none".
+func (e Encryption) Word() string {
+	switch {
+	case e.CSE == "":
+		return string(e.Mode)
+	case e.Mode == ModeAuto || e.Mode == ModeNone:
+		return string(e.CSEMode)
+	}
+	return string(e.CSEMode) + "+" + string(e.Mode)
 }
 
 // Encrypted reports whether no plaintext rests in the store.

@@ -63,7 +63,7 @@ func (s *suite) testProtection(t *testing.T) {
 	if enc.Mode != s.Mode {
 		t.Errorf("a new object gets mode %q, want %q", enc.Mode, s.Mode)
 	}
-	if enc.Encrypted() != (s.Mode != objstore.ModeNone) {
+	if enc.Encrypted() != (s.Mode != objstore.ModeNone || enc.CSE != "") {
 		t.Errorf("Encrypted() of %+v is %v", enc, enc.Encrypted())
 	}
 	if left := list(t, b, objstore.Query{}); len(left) != 0 {

@@ -1,0 +1,170 @@
+package cse
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+
+	"coffer/objstore"
+	"coffer/objstore/cse/message"
+)
+
+// bucket passes Name and Delete to the bucket inside.
+type bucket struct {
+	objstore.Bucket
+	s *store
+}
+
+var (
+	_ objstore.Prover   = (*bucket)(nil)
+	_ objstore.Policies = (*bucket)(nil)
+	_ objstore.Resumer  = (*bucket)(nil)
+)
+
+// isMarker reports whether key is that of a directory's marker, an empty object.
+func isMarker(key string) bool { return strings.HasSuffix(key, "/") }
+
+// Head implements objstore.Bucket. The size is that which the metadata tells, or that
+// of the message when it has none.
+func (b *bucket) Head(ctx context.Context, ref objstore.Ref) (objstore.Object, error) {
+	raw, err := b.Bucket.Head(ctx, ref)
+	if err != nil || isMarker(ref.Key) {
+		return raw, err
+	}
+	f, err := b.formOf(ctx, "head", raw)
+	if err != nil {
+		return raw, err
+	}
+	o, err := f.show(raw)
+	return o, b.fail("head", ref.Key, err)
+}
+
+// formOf finds out what an object is, of which a HEAD or GET told raw.
+func (b *bucket) formOf(ctx context.Context, op string, raw objstore.Object) (form, error) {
+	if f, ok := b.s.forms.Get(b.version(raw)); ok {
+		return f, nil
+	}
+	if text, ok := raw.Meta[metaProfile]; ok {
+		if p, err := message.ParseProfile(text); err == nil {
+			if _, err := p.ForStored(raw.StoredSize); err == nil {
+				return form{profile: p, suite: message.Committed, mode: modeOf(b.s.cfg.Keyring.ByKMS())}, nil
+			}
+		}
+	}
+	o, err := b.open(ctx, op, raw.Ref(b.Name()))
+	switch {
+	case err == nil:
+		return o.form, nil
+	case errors.Is(err, objstore.Integrity), errors.Is(err, objstore.KeyUnavailable), errors.Is(err, objstore.Unsupported):
+		// It is there, and can be removed; who opens it is told what is wrong.
+		return form{plain: true}, nil
+	}
+	return form{}, err
+}
+
+// Prove implements objstore.Prover.
+func (b *bucket) Prove(ctx context.Context, ref objstore.Ref) (objstore.Object, error) {
+	if isMarker(ref.Key) {
+		return b.Bucket.Head(ctx, ref)
+	}
+	o, err := b.open(ctx, "open", ref)
+	if err != nil {
+		return objstore.Object{}, err
+	}
+	if o.plain && b.s.cfg.Policy == Require {
+		return objstore.Object{}, b.notMessage("open", ref.Key)
+	}
+	visible, err := o.show(o.object)
+	return visible, b.fail("open", ref.Key, err)
+}
+
+// List implements objstore.Bucket. Sizes are those of objects that were seen before.
+func (b *bucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
+	return func(yield func(objstore.Entry, error) bool) {
+		for e, err := range b.Bucket.List(ctx, q) {
+			if err == nil && !e.IsPrefix && !isMarker(e.Key) {
+				e = b.listed(e)
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func (b *bucket) listed(e objstore.Entry) objstore.Entry {
+	e.Size, e.SizeKnown = 0, false
+	if f, ok := b.s.forms.Get(objstore.Ref{Bucket: b.Name(), Key: e.Key, ETag: e.ETag}); ok {
+		if o, err := f.show(objstore.Object{Entry: e}); err == nil {
+			return o.Entry
+		}
+	}
+	return e
+}
+
+// Copy implements objstore.Bucket: the ciphertext is copied as it is, and bound to its
+// new path.
+func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts objstore.CopyOptions) (objstore.Object, error) {
+	if isMarker(src.Key) {
+		return b.Bucket.Copy(ctx, dstKey, src, opts)
+	}
+	from := b
+	if src.Bucket != "" && src.Bucket != b.Name() {
+		other, err := b.s.Open(ctx, src.Bucket)
+		if err != nil {
+			return objstore.Object{}, err
+		}
+		from = other.(*bucket)
+	}
+	first, raw, err := from.fetch(ctx, src, objstore.Range{Length: firstBytes})
+	if objstore.KindOf(err) == objstore.InvalidRange { // it is empty, and no message
+		return b.Bucket.Copy(ctx, dstKey, src, opts)
+	}
+	if err != nil {
+		return objstore.Object{}, err
+	}
+	src.ETag = raw.ETag
+	o, _, err := from.openHeader(ctx, "copy", src, raw, first)
+	if err != nil {
+		return objstore.Object{}, err
+	}
+	if !o.plain {
+		meta, _ := opts.MetaOf(ownMeta(raw.Meta))
+		binding := ""
+		if b.s.cfg.Binding != BindOff {
+			if binding, err = o.Binding(b.Name(), dstKey); err != nil {
+				return objstore.Object{}, b.fail("copy", src.Key, err)
+			}
+		}
+		if text, ok := raw.Meta[metaProfile]; ok {
+			if p, err := message.ParseProfile(text); err == nil {
+				o.profile = p
+			}
+		}
+		opts.Meta, opts.Missing, opts.MissingUnless = withMessage(meta, o.profile, binding), nil, nil
+	}
+	done, err := b.Bucket.Copy(ctx, dstKey, src, opts)
+	if err != nil {
+		return done, err
+	}
+	done.StoredSize = raw.StoredSize
+	visible, err := o.show(done)
+	return visible, b.fail("copy", dstKey, err)
+}
+
+// Protection implements objstore.Bucket: everything is encrypted here, whatever the
+// store does.
+func (b *bucket) Protection(ctx context.Context, key string) (objstore.Encryption, error) {
+	enc, err := b.Bucket.Protection(ctx, key)
+	if err != nil && !errors.Is(err, objstore.Unencrypted) {
+		return enc, err
+	}
+	return b.s.protects(enc), nil
+}
+
+// SamePolicy implements objstore.Policies.
+func (b *bucket) SamePolicy(key, other string) bool {
+	p, ok := b.Bucket.(objstore.Policies)
+	return !ok || p.SamePolicy(key, other)
+}

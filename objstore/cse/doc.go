@@ -1,0 +1,24 @@
+// Package cse encrypts what goes to a store and decrypts what comes from it: a
+// decorator of [objstore.Store] and [objstore.Bucket] for stores without server-side
+// encryption, and for users who do not trust the store.
+//
+// Every object is one message of the AWS Encryption SDK; FORMAT.md says what is
+// written, package message how it looks. The bucket inside sees ciphertext, who uses
+// this one sees plaintext with its sizes:
+//
+//	        Create, Write, Commit          Get
+//	plaintext |                             ^
+//	          v                             |
+//	       Sealer  <- data keys -> Opener + Layout   (opened: by key and ETag)
+//	          |        keyring              ^
+//	          v                             | ranges of whole frames
+//	        objstore.Bucket: header | frame | frame | ... | final frame
+//
+// A frame is what can be authenticated, so a range of plaintext costs the frames that
+// it touches. How long an object is, its final frame proves: [Bucket.Prove] before a
+// size is believed, and every Get by itself. Sizes that Head and List tell are hints
+// from the metadata, or from what was opened before.
+//
+// What is never encrypted: keys, metadata, and the empty objects whose key ends in a
+// slash, which are the markers of directories.
+package cse

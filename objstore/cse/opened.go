@@ -1,0 +1,233 @@
+package cse
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"coffer/objstore"
+	"coffer/objstore/cse/message"
+)
+
+const (
+	// firstBytes are asked for to know an object: more than the header of one or two
+	// recipients, and all of a small file.
+	firstBytes = 8 << 10
+	// openTimeout bounds the questions that opening an object takes.
+	openTimeout = time.Minute
+)
+
+// form is what an object is, as far as that is known without its key.
+type form struct {
+	plain   bool // no message
+	profile message.Profile
+	mode    objstore.Mode // of encryption; "" while nobody has unwrapped its key
+	suite   message.Suite
+}
+
+// opened is an object that was opened: a message whose header is authentic, and whose
+// final frame has proved its layout; or a plain object.
+type opened struct {
+	form
+	*message.Opener
+	layout message.Layout
+	object objstore.Object // as the store inside tells it
+}
+
+// version is the reference of exactly this version, by which it is remembered.
+func (b *bucket) version(o objstore.Object) objstore.Ref {
+	return objstore.Ref{Bucket: b.Name(), Key: o.Key, VersionID: o.VersionID, ETag: o.ETag}
+}
+
+// remember keeps what an object is for as long as there is room.
+func (b *bucket) remember(op *opened) {
+	if op.object.ETag == "" {
+		return // a version that cannot be told from others
+	}
+	v := b.version(op.object)
+	b.s.forms.Add(v, op.form)
+	b.s.opened.Add(v, op)
+	if v.VersionID != "" { // whoever asks for the current one does not name it
+		v.VersionID = ""
+		b.s.forms.Add(v, op.form)
+		b.s.opened.Add(v, op)
+	}
+}
+
+// open returns the object of ref, whose size is proved. Those who ask for one object
+// at the same time share the questions.
+func (b *bucket) open(ctx context.Context, op string, ref objstore.Ref) (*opened, error) {
+	ref.Bucket = b.Name()
+	if ref.ETag != "" {
+		if o, ok := b.s.opened.Get(ref); ok {
+			return o, nil
+		}
+	}
+	result := b.s.opening.DoChan(fmt.Sprintf("%s\x00%s\x00%s\x00%s", ref.Bucket, ref.Key, ref.VersionID, ref.ETag), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+		defer cancel()
+		return b.openNow(ctx, op, ref)
+	})
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*opened), nil
+	case <-ctx.Done():
+		return nil, &objstore.Error{Op: op, Key: b.Name() + "/" + ref.Key, Kind: objstore.Canceled, Err: ctx.Err()}
+	}
+}
+
+func (b *bucket) openNow(ctx context.Context, op string, ref objstore.Ref) (*opened, error) {
+	first, raw, err := b.fetch(ctx, ref, objstore.Range{Length: firstBytes})
+	if objstore.KindOf(err) == objstore.InvalidRange { // it is empty
+		if raw, err = b.Bucket.Head(ctx, ref); err == nil && raw.StoredSize > 0 {
+			err = b.failf(op, ref.Key, objstore.Stale, "it changed while it was opened")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	pinned := ref
+	pinned.ETag = raw.ETag
+	o, first, err := b.openHeader(ctx, op, pinned, raw, first)
+	if err != nil {
+		return nil, err
+	}
+	if !o.plain {
+		if err = b.prove(ctx, op, pinned, o, first); err != nil {
+			return nil, err
+		}
+	}
+	b.remember(o)
+	return o, nil
+}
+
+// openHeader authenticates the header of an object that begins with first, of which it
+// fetches more if it has to. The result is first, perhaps longer.
+func (b *bucket) openHeader(ctx context.Context, op string, ref objstore.Ref, raw objstore.Object, first []byte) (*opened, []byte, error) {
+	o := &opened{object: raw}
+	if !message.Sniff(first) {
+		o.plain = true
+		return o, first, nil
+	}
+	h, err := message.ParseHeader(first)
+	var short *message.Error
+	if errors.As(err, &short) && short.Kind == message.Short && int64(len(first)) < raw.StoredSize {
+		if first, _, err = b.fetch(ctx, ref, objstore.Range{Length: message.MaxHeader}); err != nil {
+			return nil, nil, err
+		}
+		h, err = message.ParseHeader(first)
+	}
+	if err != nil {
+		return nil, nil, b.fail(op, ref.Key, err)
+	}
+	if err := b.authenticate(ctx, op, ref.Key, o, h); err != nil {
+		return nil, nil, err
+	}
+	return o, first, nil
+}
+
+// authenticate makes o the message of h.
+func (b *bucket) authenticate(ctx context.Context, op, key string, o *opened, h *message.Header) error {
+	if !h.Suite.Committing() && !b.s.cfg.AnySuite {
+		return b.failf(op, key, objstore.Unsupported, "the message is of suite %v, which does not commit to its key, and this mount reads only those that do", h.Suite)
+	}
+	u, err := b.s.keys.of(ctx, h)
+	if err != nil {
+		return b.unwrapping(op, key, err)
+	}
+	opener, err := message.NewOpener(h, u.Key, message.Context{})
+	if err != nil {
+		return b.fail(op, key, err)
+	}
+	o.Opener, o.mode, o.suite = opener, modeOf(u.ByKMS), h.Suite
+	o.profile = message.Profile{Header: h.Bytes(), Frame: h.Frame}
+	return b.checkBinding(op, key, o)
+}
+
+// unwrapping names the object in an error of the keyring.
+func (b *bucket) unwrapping(op, key string, err error) error {
+	kind := objstore.KindOf(err)
+	if kind == objstore.Unknown {
+		kind = objstore.KeyUnavailable
+	}
+	return &objstore.Error{Op: op, Key: b.Name() + "/" + key, Kind: kind, Err: err}
+}
+
+// prove opens the final frame, which tells where the message ends. first is what of
+// the object's begin is here already.
+func (b *bucket) prove(ctx context.Context, op string, ref objstore.Ref, o *opened, first []byte) error {
+	stored := o.object.StoredSize
+	if o.profile.Frame == 0 {
+		return b.failf(op, ref.Key, objstore.Unsupported, "the message is a single block, of which nothing can be trusted before all of it was read")
+	}
+	// Without a footer it is known where the final frame begins; with one the error
+	// tells how much more it may be.
+	need := min(stored, message.FinalOverhead+o.profile.Frame)
+	if l, err := o.profile.ForStored(stored); err == nil && !o.suite.Signed() {
+		need = l.Stored() - l.Offset(l.Full)
+	}
+	for {
+		tail := first
+		if int64(len(first)) < stored {
+			var err error
+			if tail, _, err = b.fetch(ctx, ref, objstore.Range{Offset: stored - need, Length: need}); err != nil {
+				return err
+			}
+		}
+		l, _, err := o.Locate(nil, stored, tail)
+		var short *message.Error
+		if errors.As(err, &short) && short.Kind == message.Short && short.Need > need && short.Need <= stored {
+			need = short.Need
+			continue
+		}
+		if err != nil {
+			return b.fail(op, ref.Key, err)
+		}
+		o.layout, o.profile = l, l.Profile
+		return nil
+	}
+}
+
+// fetch reads a short range of what is stored.
+func (b *bucket) fetch(ctx context.Context, ref objstore.Ref, r objstore.Range) ([]byte, objstore.Object, error) {
+	body, o, err := b.Bucket.Get(ctx, ref, objstore.GetOptions{Range: r})
+	if err != nil {
+		return nil, o, err
+	}
+	var p bytes.Buffer
+	p.Grow(int(r.Length))
+	_, err = io.Copy(&p, body)
+	if err := errors.Join(err, body.Close()); err != nil {
+		return nil, o, err
+	}
+	return p.Bytes(), o, nil
+}
+
+// cseText is the value of user.s3.cse: format, suite and frame.
+func cseText(s message.Suite, frame int64) string {
+	return fmt.Sprintf("esdk-%d/%v/%d", s.Format(), s, frame)
+}
+
+// show turns what the store inside tells of an object into what a reader gets. The
+// size is that of f, proved or not.
+func (f form) show(o objstore.Object) (objstore.Object, error) {
+	o.Meta = ownMeta(o.Meta)
+	if f.plain {
+		o.Size, o.SizeKnown = o.StoredSize, true
+		return o, nil
+	}
+	l, err := f.profile.ForStored(o.StoredSize)
+	if err != nil {
+		return o, err
+	}
+	o.Size, o.SizeKnown = l.Size(), true
+	o.ChecksumOfWhole = false // it is of what is stored
+	o.Encryption.CSE, o.Encryption.CSEMode = cseText(f.suite, f.profile.Frame), f.mode
+	return o, nil
+}

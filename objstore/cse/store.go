@@ -1,0 +1,95 @@
+package cse
+
+import (
+	"context"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"coffer/objstore"
+	"coffer/objstore/cse/message"
+)
+
+// formsRemembered and openedRemembered are how many objects are remembered: what they
+// are, at some 200 bytes each, and those that were opened, at some 2 KiB.
+const (
+	formsRemembered  = 64 << 10
+	openedRemembered = 4 << 10
+)
+
+// store is a store whose objects are messages.
+type store struct {
+	objstore.Store
+	cfg     Config
+	keys    *dataKeys
+	forms   *lru.Cache[objstore.Ref, form]
+	opened  *lru.Cache[objstore.Ref, *opened]
+	opening singleflight.Group
+	warned  *lru.Cache[string, struct{}]
+}
+
+// warnOnce logs what would be said again and again.
+func (s *store) warnOnce(what, text string, args ...any) {
+	if said, _ := s.warned.ContainsOrAdd(what, struct{}{}); !said {
+		s.cfg.Logger.Warn(text, args...)
+	}
+}
+
+// Wrap returns inner with objects that are encrypted here. The result is an
+// [objstore.Uploads] where inner is one; inner stays the caller's to close.
+func Wrap(inner objstore.Store, cfg Config) (objstore.Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	c, err := cfg.context()
+	if err != nil {
+		return nil, err
+	}
+	s := &store{Store: inner, cfg: cfg, keys: newDataKeys(cfg.Keyring, c)}
+	if s.forms, err = lru.New[objstore.Ref, form](formsRemembered); err != nil {
+		return nil, err
+	}
+	if s.opened, err = lru.New[objstore.Ref, *opened](openedRemembered); err != nil {
+		return nil, err
+	}
+	if s.warned, err = lru.New[string, struct{}](1 << 10); err != nil {
+		return nil, err
+	}
+	if u, ok := inner.(objstore.Uploads); ok {
+		return struct {
+			*store
+			objstore.Uploads
+		}{s, u}, nil
+	}
+	return s, nil
+}
+
+// Identity differs from that of the store inside, and with the keyring: what was
+// decrypted under other keys is not to be had from a cache.
+func (s *store) Identity() string { return s.Store.Identity() + "+cse:" + s.cfg.Keyring.ID() }
+
+// Open implements objstore.Store.
+func (s *store) Open(ctx context.Context, name string) (objstore.Bucket, error) {
+	b, err := s.Store.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return &bucket{Bucket: b, s: s}, nil
+}
+
+// CreateBucket implements objstore.Store. The bucket need not encrypt by itself.
+func (s *store) CreateBucket(ctx context.Context, name string, opts objstore.CreateBucketOptions) (objstore.Encryption, error) {
+	opts.AllowUnencrypted = true
+	enc, err := s.Store.CreateBucket(ctx, name, opts)
+	if err != nil {
+		return enc, err
+	}
+	return s.protects(enc), nil
+}
+
+// protects adds how a new object is encrypted here.
+func (s *store) protects(enc objstore.Encryption) objstore.Encryption {
+	enc.CSE, enc.CSEMode = cseText(message.Committed, message.Own.Frame), modeOf(s.cfg.Keyring.ByKMS())
+	return enc
+}

@@ -64,8 +64,9 @@ type file struct {
 	nameless                 bool // gone because it never had a name
 	// deferred tells that the object is deleted at the last close.
 	deferred bool
-	// cached is the version that the kernel's pages are of.
-	cached objstore.ETag
+	// cached is the version that the kernel's pages are of, proved the one whose
+	// size the store has proved: see proveSize.
+	cached, proved objstore.ETag
 }
 
 // turn is a lock whose wait can be cancelled and whose holder does I/O.
@@ -423,6 +424,14 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 			return nil, 0, err
 		}
 	}
+	if flags&syscall.O_TRUNC == 0 {
+		q, end := question(ctx)
+		err := n.proveSize(q)
+		end()
+		if err != nil {
+			return nil, 0, err
+		}
+	}
 	h, err := n.openHandle(ctx, flags)
 	if err != nil {
 		return nil, 0, err
@@ -437,6 +446,36 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 	}
 	n.mu.Unlock()
 	return h, fuseFlags, nil
+}
+
+// proveSize makes sure of the size before anybody reads to the end of the file or
+// writes there, where the store has only told what may be one. When it is another, the
+// kernel has to look the path up again.
+func (n *file) proveSize(ctx context.Context) error {
+	p, ok := n.bucket.(objstore.Prover)
+	ref := objstore.Ref{Key: n.key()}
+	n.mu.Lock()
+	ref.ETag = n.obj.ETag
+	known := n.local || n.gone || !n.inStore || ref.ETag != "" && n.proved == ref.ETag
+	n.mu.Unlock()
+	if !ok || known {
+		return nil
+	}
+	o, err := p.Prove(ctx, ref)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.obj.ETag != ref.ETag || n.local {
+		return nil // another version by now, that was told of in between
+	}
+	n.proved = ref.ETag
+	if n.obj.SizeKnown && n.obj.Size == o.Size {
+		return nil
+	}
+	n.obj.Size, n.obj.SizeKnown = o.Size, true
+	return errStale
 }
 
 // openHandle returns a handle that may do what flags ask for; O_TRUNC has

@@ -103,7 +103,7 @@ func (r *root) Mkdir(ctx context.Context, nm string, _ uint32, out *fuse.EntryOu
 		return nil, r.fsys.errno("mkdir", nm, err)
 	}
 	r.namesChanged()
-	r.fsys.log.Info("bucket created", "bucket", nm, "encryption", enc.Mode)
+	r.fsys.log.Info("bucket created", "bucket", nm, "encryption", enc.Word())
 	b, err := r.fsys.bucket(dctx, nm)
 	if err != nil {
 		return nil, r.fsys.errno("mkdir", nm, err)

@@ -62,16 +62,13 @@ func metaName(attr string) (string, bool) {
 
 // encryptionXattrs adds how something is, or will be, protected.
 func encryptionXattrs(m map[string]string, e objstore.Encryption) {
-	word := string(e.Mode)
-	if e.CSE != "" {
-		m["user.s3.cse"] = e.CSE
-	}
-	m["user.s3.encryption"] = word
+	m["user.s3.encryption"] = e.Word()
 	set := func(name, v string) {
 		if v != "" {
 			m[s3Prefix+name] = v
 		}
 	}
+	set("cse", e.CSE)
 	set("sse", e.SSEHeader())
 	set("sse.kms-key-id", e.KMSKeyID)
 	set("sse.customer-key-md5", e.CustomerKeyMD5)

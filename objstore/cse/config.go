@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"coffer/objstore"
+	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
 )
 
@@ -33,33 +33,12 @@ const (
 	BindStrict Binding = "strict" // one that does not fit, or is missing, is an error
 )
 
-// Material is a new data key for messages.
-type Material struct {
-	Key message.DataKey
-	// Context is what the keys were wrapped with; headers must have it.
-	Context message.Context
-	EDKs    []message.EDK
-}
-
-// Unwrapped is the data key of a message.
-type Unwrapped struct {
-	Key message.DataKey
-	// ByKMS tells that a KMS unwrapped it.
-	ByKMS bool
-}
-
-// Keyring wraps data keys. Implementations are safe for concurrent use. An error of
-// kind [objstore.KeyUnavailable] says that there is no key for it.
+// Keyring wraps data keys, as a [keyring.Ring] does. Implementations are safe for
+// concurrent use.
 type Keyring interface {
-	// ID tells keyrings apart, and nothing about their keys.
 	ID() string
-	// Generate makes a data key and wraps it for every recipient, with a context
-	// that has all of c and perhaps padding.
-	Generate(ctx context.Context, c message.Context) (Material, error)
-	// Unwrap finds the data key of a message whose header nobody has authenticated.
-	Unwrap(ctx context.Context, h *message.Header) (Unwrapped, error)
-	// ByKMS tells that new data keys are made by a KMS.
-	ByKMS() bool
+	Wrap(ctx context.Context, c message.Context) (keyring.Envelope, error)
+	Unwrap(ctx context.Context, s message.Suite, c message.Context, edks []message.EDK) (message.DataKey, keyring.Key, error)
 }
 
 // Config configures a store.
@@ -112,12 +91,4 @@ func (c Config) context() (message.Context, error) {
 		return message.Context{}, nil
 	}
 	return message.NewContext(map[string]string{volumeEntry: c.Volume})
-}
-
-// modeOf is the word for what protects a message.
-func modeOf(byKMS bool) objstore.Mode {
-	if byKMS {
-		return objstore.ModeCSEKMS
-	}
-	return objstore.ModeCSEC
 }

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"coffer/objstore"
 	"coffer/objstore/cse"
+	"coffer/objstore/cse/keyring"
 	"coffer/objstore/emulator"
 	"coffer/objstore/s3store"
 	"coffer/objstore/storetest"
@@ -52,10 +55,26 @@ func openEmulator(t *testing.T, dialect string, cfg s3store.Config) objstore.Sto
 	return s
 }
 
+// newRing is a keyring with a random AES key.
+func newRing(t *testing.T) *keyring.Ring {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string][]byte{"key": random(32), "keyring": []byte("- {type: raw-aes, namespace: tests, name: random, key_file: key}\n")} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, _, err := keyring.Load(filepath.Join(dir, "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func wrap(t *testing.T, inner objstore.Store, cfg cse.Config) objstore.Store {
 	t.Helper()
 	if cfg.Keyring == nil {
-		cfg.Keyring = newTestRing()
+		cfg.Keyring = newRing(t)
 	}
 	s, err := cse.Wrap(inner, cfg)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
+	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
 )
 
@@ -30,16 +31,16 @@ type dataKeys struct {
 
 	making singleflight.Group
 	mu     sync.Mutex
-	now    *Material // guarded by mu, with until and left
+	now    *keyring.Envelope // guarded by mu, with until and left
 	until  time.Time
 	left   int
 
-	unwrapped *lru.Cache[[32]byte, Unwrapped]
+	unwrapped *lru.Cache[[32]byte, message.DataKey]
 	asking    singleflight.Group
 }
 
 func newDataKeys(ring Keyring, c message.Context) *dataKeys {
-	unwrapped, err := lru.New[[32]byte, Unwrapped](unwrappedRemembered)
+	unwrapped, err := lru.New[[32]byte, message.DataKey](unwrappedRemembered)
 	if err != nil {
 		panic(err) // its size is a constant
 	}
@@ -47,7 +48,7 @@ func newDataKeys(ring Keyring, c message.Context) *dataKeys {
 }
 
 // forMessage returns a data key for one more message.
-func (k *dataKeys) forMessage(ctx context.Context) (*Material, error) {
+func (k *dataKeys) forMessage(ctx context.Context) (*keyring.Envelope, error) {
 	for {
 		k.mu.Lock()
 		if k.now != nil && k.left > 0 && time.Now().Before(k.until) {
@@ -59,7 +60,7 @@ func (k *dataKeys) forMessage(ctx context.Context) (*Material, error) {
 		k.mu.Unlock()
 		made := k.making.DoChan("", func() (any, error) {
 			// Detached: one caller that gives up must not fail the others.
-			m, err := k.ring.Generate(context.WithoutCancel(ctx), k.c)
+			m, err := k.ring.Wrap(context.WithoutCancel(ctx), k.c)
 			if err != nil {
 				return nil, err
 			}
@@ -80,13 +81,13 @@ func (k *dataKeys) forMessage(ctx context.Context) (*Material, error) {
 }
 
 // of returns the data key of a message.
-func (k *dataKeys) of(ctx context.Context, h *message.Header) (Unwrapped, error) {
+func (k *dataKeys) of(ctx context.Context, h *message.Header) (message.DataKey, error) {
 	id := wrappedID(h)
 	if u, ok := k.unwrapped.Get(id); ok {
 		return u, nil
 	}
 	asked := k.asking.DoChan(string(id[:]), func() (any, error) {
-		u, err := k.ring.Unwrap(context.WithoutCancel(ctx), h)
+		u, _, err := k.ring.Unwrap(context.WithoutCancel(ctx), h.Suite, h.Context, h.EDKs)
 		if err == nil {
 			k.unwrapped.Add(id, u)
 		}
@@ -95,11 +96,11 @@ func (k *dataKeys) of(ctx context.Context, h *message.Header) (Unwrapped, error)
 	select {
 	case r := <-asked:
 		if r.Err != nil {
-			return Unwrapped{}, r.Err
+			return message.DataKey{}, r.Err
 		}
-		return r.Val.(Unwrapped), nil
+		return r.Val.(message.DataKey), nil
 	case <-ctx.Done():
-		return Unwrapped{}, ctx.Err()
+		return message.DataKey{}, ctx.Err()
 	}
 }
 

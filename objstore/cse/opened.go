@@ -141,11 +141,11 @@ func (b *bucket) authenticate(ctx context.Context, op, key string, o *opened, h 
 	if err != nil {
 		return b.unwrapping(op, key, err)
 	}
-	opener, err := message.NewOpener(h, u.Key, message.Context{})
+	opener, err := message.NewOpener(h, u, message.Context{})
 	if err != nil {
 		return b.fail(op, key, err)
 	}
-	o.Opener, o.mode, o.suite = opener, modeOf(u.ByKMS), h.Suite
+	o.Opener, o.mode, o.suite = opener, objstore.ModeCSEC, h.Suite
 	o.profile = message.Profile{Header: h.Bytes(), Frame: h.Frame}
 	return b.checkBinding(op, key, o)
 }

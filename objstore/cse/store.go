@@ -90,6 +90,6 @@ func (s *store) CreateBucket(ctx context.Context, name string, opts objstore.Cre
 
 // protects adds how a new object is encrypted here.
 func (s *store) protects(enc objstore.Encryption) objstore.Encryption {
-	enc.CSE, enc.CSEMode = cseText(message.Committed, message.Own.Frame), modeOf(s.cfg.Keyring.ByKMS())
+	enc.CSE, enc.CSEMode = cseText(message.Committed, message.Own.Frame), objstore.ModeCSEC
 	return enc
 }

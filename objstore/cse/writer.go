@@ -132,7 +132,7 @@ func (w *writer) committed(o objstore.Object, err error) (objstore.Object, error
 		return o, err
 	}
 	o.StoredSize = l.Stored()
-	f := form{profile: l.Profile, suite: message.Committed, mode: modeOf(w.b.s.cfg.Keyring.ByKMS())}
+	f := form{profile: l.Profile, suite: message.Committed, mode: objstore.ModeCSEC}
 	if o.ETag != "" {
 		w.b.s.forms.Add(w.b.version(o), f)
 	}

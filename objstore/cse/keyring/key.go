@@ -12,6 +12,8 @@ type Key interface {
 	// String names the key as it is configured, "raw-rsa MyAppKeys/S3RSAKey",
 	// and shows nothing secret.
 	String() string
+	// Fingerprint tells the key from others of its name, and nothing that is secret.
+	Fingerprint() []byte
 	// CanWrap returns nil, or why new data keys cannot be wrapped.
 	CanWrap() error
 	// Wrap returns the data key as it goes into a header with this context.

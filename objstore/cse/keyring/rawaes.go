@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -23,6 +25,7 @@ const (
 type RawAES struct {
 	named
 	aead func() cipher.AEAD // a function, for nothing prints what is behind one
+	mark []byte
 }
 
 // NewRawAES returns a key of 16, 24 or 32 bytes, of which it keeps no
@@ -40,8 +43,13 @@ func NewRawAES(namespace, name string, key []byte) (*RawAES, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &RawAES{n, func() cipher.AEAD { return aead }}, nil
+	mark := hmac.New(sha256.New, key)
+	mark.Write([]byte("coffer keyring fingerprint"))
+	return &RawAES{n, func() cipher.AEAD { return aead }, mark.Sum(nil)}, nil
 }
+
+// Fingerprint is a MAC of a constant under the key.
+func (k *RawAES) Fingerprint() []byte { return k.mark }
 
 // String names the key.
 func (k *RawAES) String() string { return "raw-aes " + k.path() }

@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 
 	"coffer/objstore/cse/message"
@@ -68,6 +70,12 @@ func NewRawRSA(namespace, name string, p Padding, public *rsa.PublicKey, private
 
 // String names the key.
 func (k *RawRSA) String() string { return "raw-rsa " + k.path() }
+
+// Fingerprint is of the public key and the padding.
+func (k *RawRSA) Fingerprint() []byte {
+	sum := sha256.Sum256(append(x509.MarshalPKCS1PublicKey(k.public), k.padding...))
+	return sum[:]
+}
 
 // CanWrap refuses paddings that are only read.
 func (k *RawRSA) CanWrap() error {

@@ -2,6 +2,8 @@ package keyring
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 
 	"coffer/objstore/cse/message"
@@ -41,6 +43,16 @@ func New(members ...Member) (*Ring, error) {
 		r.writers = append(r.writers, m.Key)
 	}
 	return r, nil
+}
+
+// ID tells rings apart, by keys and by what they are used for, in 16 hex digits. It
+// tells nothing else of the keys.
+func (r *Ring) ID() string {
+	d := sha256.New()
+	for _, m := range r.members {
+		fmt.Fprintf(d, "%q %x %v\n", m.Key, m.Key.Fingerprint(), m.DecryptOnly)
+	}
+	return hex.EncodeToString(d.Sum(nil)[:8])
 }
 
 // Envelope is what a new message begins with; see [message.NewSealer].

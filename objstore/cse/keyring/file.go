@@ -1,0 +1,173 @@
+package keyring
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/goccy/go-yaml"
+)
+
+// maxFile is more bytes than a keyring file has use for, maxPEM than a key of 16,384
+// bits takes.
+const (
+	maxFile = 1 << 20
+	maxPEM  = 64 << 10
+)
+
+// keyEntry is one key of a keyring file.
+type keyEntry struct {
+	Type string `yaml:"type"`
+	// Namespace and Name are what messages call a raw key; the SDKs call them so, too.
+	Namespace string `yaml:"namespace"`
+	Name      string `yaml:"name"`
+	// KeyFile holds a raw AES key.
+	KeyFile string `yaml:"key_file"`
+	// Padding, PublicKey, PrivateKey and PassphraseFile are of raw RSA keys.
+	Padding        string `yaml:"padding"`
+	PublicKey      string `yaml:"public_key"`
+	PrivateKey     string `yaml:"private_key"`
+	PassphraseFile string `yaml:"passphrase_file"`
+	// DecryptOnly: new messages are not for this key.
+	DecryptOnly bool `yaml:"decrypt_only"`
+}
+
+// keyFile is a keyring file that has more than a list of keys.
+type keyFile struct {
+	Volume string     `yaml:"volume"`
+	Keys   []keyEntry `yaml:"keys"`
+}
+
+// Load reads a keyring file: a YAML list of keys, or a mapping with the list as keys and
+// the volume's name, which it returns as well, as volume. Paths in it are relative to
+// its directory. New messages are for all keys but those that are decrypt_only.
+func Load(name string) (r *Ring, volume string, err error) {
+	st, err := os.Stat(name)
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxFile) {
+		err = errors.New("it is no file of a sensible length")
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(name)
+	}
+	var f keyFile
+	if err == nil {
+		f, err = parseFile(text)
+	}
+	var members []Member
+	for i, k := range f.Keys {
+		if err != nil {
+			break
+		}
+		var m Member
+		if m, err = k.open(filepath.Dir(name)); err != nil {
+			err = fmt.Errorf("key %d: %w", i+1, err)
+		}
+		members = append(members, m)
+	}
+	if err == nil {
+		r, err = New(members...)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("keyring %s: %w", name, err)
+	}
+	return r, f.Volume, nil
+}
+
+func parseFile(text []byte) (keyFile, error) {
+	var f keyFile
+	var probe any
+	if err := yaml.Unmarshal(text, &probe); err != nil {
+		return f, errors.New(yaml.FormatError(err, false, false))
+	}
+	var into any = &f
+	if _, list := probe.([]any); list {
+		into = &f.Keys
+	}
+	if err := yaml.UnmarshalWithOptions(text, into, yaml.Strict()); err != nil {
+		return f, errors.New(yaml.FormatError(err, false, false))
+	}
+	return f, nil
+}
+
+// open reads the key's files, whose paths are relative to dir.
+func (k keyEntry) open(dir string) (m Member, err error) {
+	for _, path := range []*string{&k.KeyFile, &k.PublicKey, &k.PrivateKey, &k.PassphraseFile} {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
+	m.DecryptOnly = k.DecryptOnly
+	switch k.Type {
+	case "raw-aes":
+		m.Key, err = k.openAES()
+	case "raw-rsa":
+		m.Key, err = k.openRSA()
+	case "":
+		err = errors.New("it has no type")
+	default:
+		err = fmt.Errorf("type %q is neither raw-aes nor raw-rsa", k.Type)
+	}
+	return m, err
+}
+
+func (k keyEntry) openAES() (Key, error) {
+	if k.KeyFile == "" || k.Padding != "" || k.PublicKey != "" || k.PrivateKey != "" || k.PassphraseFile != "" {
+		return nil, errors.New("a raw-aes key has a key_file, and none of the fields of raw-rsa")
+	}
+	raw, err := KeyFile("key file", k.KeyFile, 16, 24, 32)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	return NewRawAES(k.Namespace, k.Name, raw)
+}
+
+func (k keyEntry) openRSA() (Key, error) {
+	if k.KeyFile != "" || k.PublicKey == "" && k.PrivateKey == "" {
+		return nil, errors.New("a raw-rsa key has a public_key, a private_key or both, and no key_file")
+	}
+	if k.PassphraseFile != "" && k.PrivateKey == "" {
+		return nil, errors.New("passphrase_file is that of a private_key")
+	}
+	if k.DecryptOnly && k.PrivateKey == "" {
+		return nil, errors.New("decrypt_only needs a private_key")
+	}
+	var public *rsa.PublicKey
+	var private *rsa.PrivateKey
+	if k.PublicKey != "" {
+		text, err := os.ReadFile(k.PublicKey)
+		if err == nil {
+			public, err = ParsePublicKey(text)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("public key %s: %w", k.PublicKey, err)
+		}
+	}
+	if k.PrivateKey != "" {
+		text, err := SecretFile("private key", k.PrivateKey, maxPEM)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(text)
+		if private, err = ParsePrivateKey(text, k.passphrase()); err != nil {
+			return nil, fmt.Errorf("private key %s: %w", k.PrivateKey, err)
+		}
+	}
+	return NewRawRSA(k.Namespace, k.Name, Padding(k.Padding), public, private)
+}
+
+// passphrase is that of the private key, nil when none is given. An end of line is no
+// part of it.
+func (k keyEntry) passphrase() func() ([]byte, error) {
+	if k.PassphraseFile == "" {
+		return nil
+	}
+	return func() ([]byte, error) {
+		text, err := SecretFile("passphrase file", k.PassphraseFile, maxKeyText)
+		return bytes.TrimRight(text, "\r\n"), err
+	}
+}

@@ -182,7 +182,7 @@ func (s Salvage) upload(ctx context.Context, note keptNote) (objstore.Keeper, er
 
 func (s Salvage) mustOwn(r Rescued) error {
 	if r.Store != s.StoreID {
-		return fmt.Errorf("it belongs to the store %s, and this is %s (--endpoint-url, --region)", r.Store, s.StoreID)
+		return fmt.Errorf("it belongs to the store %s, and this is %s (--endpoint-url, --region, --cse-keyring)", r.Store, s.StoreID)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"coffer/cache"
 	"coffer/fs"
 	"coffer/objstore"
+	"coffer/objstore/cse"
 	"coffer/objstore/s3store"
 )
 
@@ -61,18 +62,45 @@ func encryptionOf(sse choice, kmsKeyID string, bucketKey bool) objstore.Encrypti
 	return objstore.Encryption{}
 }
 
+// connection is the store of the settings, and what it is made of.
+type connection struct {
+	// Store encrypts and decrypts on this side where the settings ask for it.
+	objstore.Store
+	s3 *s3store.Store
+}
+
+// Close ends the connections.
+func (c *connection) Close() error { return c.s3.Close() }
+
 // openStore connects to the store of the settings. With a journalDir it notes
-// the uploads under way there.
-func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, log *slog.Logger) (*s3store.Store, error) {
+// the uploads under way there. The caller closes it.
+func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, log *slog.Logger) (*connection, error) {
+	client, err := clientEncryption(cfg, log)
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
 	sc, err := storeConfig(cfg, probePrefix, log)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
 	sc.JournalDir = journalDir
+	if client != nil {
+		acceptPlainStore(&sc)
+	}
 	if err := sc.Validate(); err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
-	return s3store.New(ctx, sc)
+	store, err := s3store.New(ctx, sc)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{Store: store, s3: store}
+	if client != nil {
+		if c.Store, err = cse.Wrap(store, *client); err != nil {
+			return nil, errors.Join(err, store.Close())
+		}
+	}
+	return c, nil
 }
 
 // credentialTimeout bounds the one request that a mount waits for before it
@@ -143,7 +171,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	if err := checkAccess(ctx, store, plan.src); err != nil {
 		return st, err
 	}
-	st.closes = append(st.closes, background(store.EndDeadUploads))
+	st.closes = append(st.closes, background(store.s3.EndDeadUploads))
 	var diskKey []byte
 	if cfg.CacheKeyFile != "" {
 		if diskKey, err = readKeyFile("cache key file", cfg.CacheKeyFile); err != nil {

@@ -118,7 +118,7 @@ func newCheck(a *app) *cobra.Command {
 				return err
 			}
 			report := checkReport{Machine: checkMachine("/", scratchDir(cfg.ScratchDir, a.env))}
-			err = a.withStore(cfg, func(ctx context.Context, store *s3store.Store) error {
+			err = a.withStore(cfg, func(ctx context.Context, store *connection) error {
 				return checkStore(ctx, store, cfg, plan, &report)
 			})
 			if errors.As(err, new(*exitError)) && report.Store == nil {
@@ -149,13 +149,13 @@ func newCheck(a *app) *cobra.Command {
 }
 
 // checkStore fills in what concerns the store. The error is the worst finding.
-func checkStore(ctx context.Context, store *s3store.Store, cfg Config, plan checkPlan, report *checkReport) error {
+func checkStore(ctx context.Context, store *connection, cfg Config, plan checkPlan, report *checkReport) error {
 	access := checkAccess(ctx, store, plan.src)
 	if exitCode(access) == exitUnavailable {
 		// Each further question would wait as long.
 		return access
 	}
-	found, err := store.Inspect(ctx, plan.src.Bucket)
+	found, err := store.s3.Inspect(ctx, plan.src.Bucket)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func checkStore(ctx context.Context, store *s3store.Store, cfg Config, plan chec
 		return access
 	}
 	if plan.uploads {
-		if err := checkUploads(ctx, store, plan, time.Now(), report); err != nil {
+		if err := checkUploads(ctx, store.s3, plan, time.Now(), report); err != nil {
 			return err
 		}
 	}

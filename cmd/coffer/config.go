@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"coffer/fs"
+	"coffer/objstore/cse"
 )
 
 // Config holds every setting of a mount. The same names serve as flags
@@ -37,6 +38,11 @@ type Config struct {
 	BucketKey        bool              `yaml:"bucket-key"`
 	AllowUnencrypted bool              `yaml:"allow-unencrypted"`
 	Encryption       []encryptionRule  `yaml:"encryption"`
+
+	CSEKeyring  string `yaml:"cse-keyring"`
+	CSEMode     choice `yaml:"cse-mode"`
+	CSEBinding  choice `yaml:"cse-binding"`
+	CSEAnySuite bool   `yaml:"cse-any-suite"`
 
 	ReadOnly    bool          `yaml:"read-only"`
 	Attributes  choice        `yaml:"attributes"`
@@ -122,6 +128,8 @@ func defaultConfig() Config {
 		PathStyle:   choice{"auto", pathStyles},
 		ListVersion: choice{"auto", listVersions},
 		SSE:         choice{"auto", sseModes},
+		CSEMode:     choice{string(cse.Require), cseModes},
+		CSEBinding:  choice{string(cse.BindWarn), cseBindings},
 		Attributes:  choice{"auto", attributeModes},
 		Convention:  choice{"s3fs", conventions},
 		Exclusive:   choice{"close", exclusiveModes},
@@ -300,7 +308,7 @@ func (c Config) validateEncryption() error {
 }
 
 func (c *Config) absolutePaths() error {
-	paths := []*string{&c.CAFile, &c.ScratchDir, &c.CacheDir, &c.CacheKeyFile, &c.RescueKeyFile, &c.LogFile}
+	paths := []*string{&c.CAFile, &c.CSEKeyring, &c.ScratchDir, &c.CacheDir, &c.CacheKeyFile, &c.RescueKeyFile, &c.LogFile}
 	for i := range c.CustomerKeyFiles {
 		paths = append(paths, &c.CustomerKeyFiles[i])
 	}

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"coffer/objstore"
-	"coffer/objstore/s3store"
 )
 
 // createEncryptedName is a subcommand and a name of the program: sites whose
@@ -38,7 +37,7 @@ func newCreateEncrypted(a *app) *cobra.Command {
 				return err
 			}
 			cfg.demandEncryption()
-			return a.withStore(cfg, func(ctx context.Context, store *s3store.Store) error {
+			return a.withStore(cfg, func(ctx context.Context, store *connection) error {
 				enc, err := store.CreateBucket(ctx, bucket, objstore.CreateBucketOptions{})
 				switch {
 				case objstore.KindOf(err) == objstore.Unencrypted:

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"coffer/objstore"
-	"coffer/objstore/s3store"
 )
 
 const mbLong = `Create a bucket with server-side encryption on, and prove it. Its default becomes
@@ -46,7 +45,7 @@ func newMB(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.withStore(cfg, func(ctx context.Context, store *s3store.Store) error {
+			return a.withStore(cfg, func(ctx context.Context, store *connection) error {
 				enc, err := store.CreateBucket(ctx, bucket, objstore.CreateBucketOptions{AllowUnencrypted: cfg.AllowUnencrypted})
 				if err != nil {
 					return explainCreate(bucket, err)
@@ -55,7 +54,7 @@ func newMB(a *app) *cobra.Command {
 					fmt.Fprintf(a.stdout, "s3://%s created. It does NOT encrypt: objects rest in plaintext.\n", bucket)
 					return nil
 				}
-				fmt.Fprintf(a.stdout, "s3://%s created and proved: new objects are encrypted (%s%s).\n", bucket, enc.Mode, parenthesised(enc.SSEHeader()))
+				fmt.Fprintf(a.stdout, "s3://%s created and proved: new objects are encrypted (%s%s).\n", bucket, enc.Word(), parenthesised(enc.SSEHeader()))
 				return nil
 			})
 		},
@@ -85,7 +84,7 @@ func explainCreate(bucket string, err error) error {
 
 // withStore calls do with a connection to the store, until it returns or the
 // user interrupts.
-func (a *app) withStore(cfg Config, do func(context.Context, *s3store.Store) error) (err error) {
+func (a *app) withStore(cfg Config, do func(context.Context, *connection) error) (err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer cancel()
 	var out io.Writer = a.stderr

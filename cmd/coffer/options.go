@@ -63,7 +63,6 @@ func bindEndpoint(fs *pflag.FlagSet, c *Config) {
 	fs.Var(&c.PathStyle, "path-style", "address buckets as URL/bucket (on) or bucket.host (off)")
 	fs.StringVar(&c.CAFile, "ca-file", c.CAFile, "PEM `file` of certificates to trust besides the system's")
 	fs.BoolVar(&c.Anonymous, "anonymous", c.Anonymous, "sign nothing: public buckets without credentials")
-	fs.BoolVar(&c.RequesterPays, "requester-pays", c.RequesterPays, "agree to pay for requests to buckets that ask for it")
 	fs.BoolVar(&c.AllowHTTP, "allow-http", c.AllowHTTP, "allow plain http to a host that is not this one: data travels in the clear")
 }
 
@@ -71,6 +70,7 @@ func bindEncryption(fs *pflag.FlagSet, c *Config) {
 	fs.Var(&c.SSE, "sse", "server-side encryption of new objects. auto: the bucket's own default where it proves to have one, else AES256; aes256: always ask for SSE-S3; kms, kms-dsse: for one or two layers under a key of a KMS; customer: SSE-C, under a key that is sent with every request; none: ask for nothing")
 	fs.StringVar(&c.KMSKeyID, "sse-kms-key-id", c.KMSKeyID, "`id`, alias or ARN of the key for --sse kms and kms-dsse (default: the store's default key)")
 	fs.Var(&c.CustomerKeyFiles, "sse-customer-key-file", "`file` with a customer key (SSE-C): 32 bytes, or their hex or base64, of mode 0600. May be given several times: new objects get the first key, all are tried for reading, whatever --sse says")
+	fs.StringVar(&c.CSEKeyring, "cse-keyring", c.CSEKeyring, "`file` with the keys for encryption on this side, before anything is sent: every new object is encrypted for them, whether the store encrypts or not, and only such objects are read")
 	fs.BoolVar(&c.AllowUnencrypted, "allow-unencrypted", c.AllowUnencrypted, "write also into buckets that do not encrypt, and make buckets that cannot be proved to")
 }
 
@@ -109,6 +109,10 @@ func bindLogging(fs *pflag.FlagSet, c *Config) {
 
 // bindUnlisted defines what few people set, beside the flags.
 func bindUnlisted(fs *pflag.FlagSet, c *Config) {
+	fs.BoolVar(&c.RequesterPays, "requester-pays", c.RequesterPays, "agree to pay for requests to buckets that ask for it")
+	fs.Var(&c.CSEMode, "cse-mode", "what is read with cse-keyring. require: what its keys open, and nothing else; auto: objects that are not encrypted by a client as well; off: no encryption on this side")
+	fs.Var(&c.CSEBinding, "cse-binding", "objects are bound to their path; one that is not at its own, because somebody has exchanged it, is logged (warn) or not read (strict)")
+	fs.BoolVar(&c.CSEAnySuite, "cse-any-suite", c.CSEAnySuite, "read messages of suites too that do not commit to their key")
 	fs.Var(&c.ListVersion, "list-version", "version of the listing call; auto doubts answers that look cut short")
 	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")
 	fs.Var(&c.LogFormat, "log-format", "form of log lines")

@@ -18,7 +18,6 @@ import (
 	"coffer/cache"
 	"coffer/fs"
 	"coffer/objstore"
-	"coffer/objstore/s3store"
 )
 
 const rescueLong = `When the store refuses a file as it is closed (no permission, an outage, somebody
@@ -261,7 +260,7 @@ func (a *app) salvage(cfg Config, do func(context.Context, fs.Salvage) error) er
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	return a.withStore(cfg, func(ctx context.Context, store *s3store.Store) error {
+	return a.withStore(cfg, func(ctx context.Context, store *connection) error {
 		c, err := cache.New(cache.Config{MemoryBytes: int64(cfg.Memory), ScratchDir: scratchDir(cfg.ScratchDir, a.env), StoreID: store.Identity()})
 		if err != nil {
 			return err

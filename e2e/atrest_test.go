@@ -12,10 +12,11 @@ import (
 // somewhere: small files, a multipart file, a staged file with random writes,
 // copies, reads through the cache; and in the end, a process that is killed
 // with a stage and an upload under way. It returns the windows of all of it.
-func atRestJob(t *testing.T, env []string, scratch string) (*mount, *windows) {
+func atRestJob(t *testing.T, env []string, scratch string, more ...string) (*mount, *windows) {
 	t.Helper()
 	logFile := filepath.Join(scratch, "log") // beside the scratch files, scanned with them
 	args := []string{"--allow-unencrypted", "--scratch-dir", scratch, "--log-file", logFile, "--log-level", "debug"}
+	args = append(args, more...)
 	m := mountStore(t, env, args...)
 	w := &windows{}
 	fresh := func(n int) []byte {
@@ -110,6 +111,16 @@ func TestAtRest(t *testing.T) {
 	dir, scratch := filepath.Join(t.TempDir(), "emulator"), t.TempDir()
 	s := startEmulatorIn(t, "aws", dir)
 	m, w := atRestJob(t, s.Env(), scratch)
+	w.wantNone(t, "the server's directory", dir)
+	w.wantNone(t, "the scratch directory and the log", scratch)
+	w.wantNone(t, "home and sockets", m.home())
+}
+
+// TestAtRestClientSide is TestAtRest where only this side encrypts.
+func TestAtRestClientSide(t *testing.T) {
+	dir, scratch := filepath.Join(t.TempDir(), "emulator"), t.TempDir()
+	s := startEmulatorIn(t, "nosse", dir)
+	m, w := atRestJob(t, s.Env(), scratch, "--cse-keyring", keyringFile(t))
 	w.wantNone(t, "the server's directory", dir)
 	w.wantNone(t, "the scratch directory and the log", scratch)
 	w.wantNone(t, "home and sockets", m.home())

@@ -31,6 +31,7 @@ func customerKeyFile(t testing.TB) (name string, forms []string) {
 // have, across a remount, and looks at what getfattr shows.
 func TestModes(t *testing.T) {
 	key, _ := customerKeyFile(t)
+	ring := keyringFile(t)
 	for _, tc := range []struct {
 		name  string
 		start func(testing.TB) *storetest.Server
@@ -47,6 +48,12 @@ func TestModes(t *testing.T) {
 			map[string]string{"sse": "aws:kms", "sse.kms-key-id": "second-key"}},
 		{"radosgw SSE-C", storetest.StartRadosGW, []string{"--sse", "customer", "--sse-customer-key-file", key}, "SSE-C",
 			map[string]string{"sse": "", "sse.kms-key-id": ""}},
+		{"minio CSE-C", storetest.StartMinIO, []string{"--cse-keyring", ring}, "CSE-C+SSE-S3",
+			map[string]string{"sse": "AES256", "cse": "esdk-2/0x0478/65536"}},
+		{"versitygw CSE-C", storetest.StartVersityGW, []string{"--cse-keyring", ring}, "CSE-C",
+			map[string]string{"sse": "", "cse": "esdk-2/0x0478/65536"}},
+		{"radosgw CSE-C", storetest.StartRadosGW, []string{"--cse-keyring", ring}, "CSE-C",
+			map[string]string{"sse": "", "cse": "esdk-2/0x0478/65536"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := mountStore(t, tc.start(t).Env(), tc.args...)

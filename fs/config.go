@@ -39,6 +39,9 @@ type Config struct {
 
 	ReadOnly   bool
 	AllowOther bool
+	// ClientSide tells that the store's objects are encrypted on this side: data that
+	// is kept must not be stored otherwise.
+	ClientSide bool
 	// AllowUnencrypted lets mkdir keep a bucket that cannot be proved to encrypt.
 	AllowUnencrypted bool
 	// UID and GID own what has no owner in its metadata.

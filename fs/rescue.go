@@ -55,6 +55,8 @@ type Rescued struct {
 	NeedsBase bool `json:"needs_base,omitempty"`
 	// Upload tells that the bytes wait in the store, in an upload under Key.
 	Upload bool `json:"upload,omitempty"`
+	// ClientSide tells that it was to be encrypted on this side.
+	ClientSide bool `json:"client_side,omitempty"`
 	// Held tells that it ends with the mount that keeps it.
 	Held bool `json:"held,omitempty"`
 
@@ -226,7 +228,7 @@ func (n *file) describe(cause error) Rescued {
 	opts := n.createOptions(0)
 	r := Rescued{
 		ID: randomName(6), Time: time.Now().Round(0), Store: n.fsys.cfg.StoreID, Bucket: n.bucket.Name(), Key: n.key(),
-		Size: n.currentSize(), Cause: cause.Error(), Meta: opts.Meta, Headers: opts.Headers, StorageClass: opts.StorageClass,
+		Size: n.currentSize(), Cause: cause.Error(), ClientSide: n.fsys.cfg.ClientSide, Meta: opts.Meta, Headers: opts.Headers, StorageClass: opts.StorageClass,
 	}
 	if base := n.content.base; base != nil {
 		r.Base = base.Ref(r.Bucket)

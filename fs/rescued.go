@@ -107,8 +107,10 @@ type Salvage struct {
 	Store objstore.Store
 	// StoreID is the store's identity, as in [Config].
 	StoreID string
-	Cache   *cache.Cache
-	Keys    []*cache.KeepKey
+	// ClientSide tells that the store's objects are encrypted on this side.
+	ClientSide bool
+	Cache      *cache.Cache
+	Keys       []*cache.KeepKey
 }
 
 // Commit stores the data of a file with kept data, and removes the file. The
@@ -135,6 +137,9 @@ func (s Salvage) Commit(ctx context.Context, name string, to Destination) (Rescu
 
 // store makes an object of the bytes of stage.
 func (s Salvage) store(ctx context.Context, stage *cache.Stage, r Rescued, to Destination) error {
+	if r.ClientSide && !s.ClientSide {
+		return &objstore.Error{Op: "rescue", Key: r.where(), Kind: objstore.Unencrypted, Err: errors.New("it was to be encrypted on this side: --cse-keyring")}
+	}
 	if to.Bucket == "" || r.NeedsBase {
 		if err := s.mustOwn(r); err != nil {
 			return err

@@ -67,6 +67,8 @@ type connection struct {
 	// Store encrypts and decrypts on this side where the settings ask for it.
 	objstore.Store
 	s3 *s3store.Store
+	// clientSide tells that it does so.
+	clientSide bool
 }
 
 // Close ends the connections.
@@ -96,6 +98,7 @@ func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, 
 	}
 	c := &connection{Store: store, s3: store}
 	if client != nil {
+		c.clientSide = true
 		if c.Store, err = cse.Wrap(store, *client); err != nil {
 			return nil, errors.Join(err, store.Close())
 		}
@@ -202,7 +205,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	}
 	st.mnt, err = fs.Mount(ctx, plan.dir, fs.Config{
 		Store: store, Cache: held, Bucket: plan.src.Bucket, Prefix: prefix,
-		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted,
+		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted, ClientSide: store.clientSide,
 		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),
 		FileMode: uint32(0o666 &^ cfg.Umask), DirMode: uint32(0o777 &^ cfg.Umask),
 		Attributes: attributesOf(cfg), Convention: fs.Convention(cfg.Convention.value),

@@ -23,12 +23,12 @@ func clientEncryption(cfg Config, log *slog.Logger) (*cse.Config, error) {
 	if cfg.CSEKeyring == "" || cfg.CSEMode.value == cseOff {
 		return nil, nil
 	}
-	ring, err := keyring.Load(cfg.CSEKeyring)
+	ring, volume, err := keyring.Load(cfg.CSEKeyring)
 	if err != nil {
 		return nil, err
 	}
 	c := &cse.Config{
-		Keyring: ring, Volume: ring.Volume(), Policy: cse.Policy(cfg.CSEMode.value), Binding: cse.Binding(cfg.CSEBinding.value),
+		Keyring: ring, Volume: volume, Policy: cse.Policy(cfg.CSEMode.value), Binding: cse.Binding(cfg.CSEBinding.value),
 		AnySuite: cfg.CSEAnySuite, Logger: log,
 	}
 	return c, c.Validate()

@@ -265,7 +265,7 @@ func (a *app) salvage(cfg Config, do func(context.Context, fs.Salvage) error) er
 		if err != nil {
 			return err
 		}
-		err = do(ctx, fs.Salvage{Store: store, StoreID: store.Identity(), Cache: c, Keys: keys})
+		err = do(ctx, fs.Salvage{Store: store, StoreID: store.Identity(), ClientSide: store.clientSide, Cache: c, Keys: keys})
 		return errors.Join(err, c.Close())
 	})
 }

@@ -2,6 +2,7 @@ package cse_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"coffer/objstore"
@@ -309,4 +311,108 @@ func TestSizesAreProved(t *testing.T) {
 			t.Errorf("listed after that: %+v, %v", e, err)
 		}
 	}
+}
+
+// counted counts the requests for what is stored.
+type counted struct {
+	objstore.Store
+	gets, heads *atomic.Int32
+}
+
+func (c counted) Open(ctx context.Context, name string) (objstore.Bucket, error) {
+	b, err := c.Store.Open(ctx, name)
+	return countedBucket{b, c}, err
+}
+
+type countedBucket struct {
+	objstore.Bucket
+	c counted
+}
+
+func (b countedBucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (io.ReadCloser, objstore.Object, error) {
+	b.c.gets.Add(1)
+	return b.Bucket.Get(ctx, ref, opts)
+}
+
+func (b countedBucket) Head(ctx context.Context, ref objstore.Ref) (objstore.Object, error) {
+	b.c.heads.Add(1)
+	return b.Bucket.Head(ctx, ref)
+}
+
+// TestRequests: what reading costs the store, of objects that are not known yet.
+func TestRequests(t *testing.T) {
+	inner, ring := openEmulator(t, "nosse", s3store.Config{AllowUnencrypted: true}), newRing(t)
+	s := wrap(t, inner, cse.Config{Keyring: ring})
+	if _, err := s.CreateBucket(t.Context(), "bucket", objstore.CreateBucketOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Open(t.Context(), "bucket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, w, "empty", nil, nil)
+	put(t, w, "small", random(100), nil)
+	put(t, w, "frame", random(frame), nil)
+	put(t, w, "large", random(10*frame+1), nil)
+	// A read names the version that one before has met.
+	etags := map[string]objstore.ETag{}
+	read := func(b objstore.Bucket, key string, r objstore.Range) error {
+		body, o, err := b.Get(t.Context(), objstore.Ref{Key: key, ETag: etags[key]}, objstore.GetOptions{Range: r})
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		etags[key] = o.ETag
+		_, err = io.Copy(io.Discard, body)
+		return err
+	}
+	for _, c := range []struct {
+		what  string
+		key   string
+		gets  int32
+		heads int32
+		do    func(b objstore.Bucket, key string) error
+	}{
+		{"all of it", "", 1, 0, func(b objstore.Bucket, key string) error { return read(b, key, objstore.Range{}) }},
+		{"its attributes", "", 0, 1, func(b objstore.Bucket, key string) error {
+			_, err := b.Head(t.Context(), objstore.Ref{Key: key})
+			return err
+		}},
+		{"its size, proved", "small", 1, 0, prove},
+		{"its size, proved", "large", 2, 0, prove},
+		{"a range", "large", 3, 0, func(b objstore.Bucket, key string) error {
+			return read(b, key, objstore.Range{Offset: 3 * frame, Length: 100})
+		}},
+		{"all of it, then ranges", "large", 3, 0, func(b objstore.Bucket, key string) error {
+			for _, r := range []objstore.Range{{}, {Offset: frame, Length: 10}, {Offset: 5 * frame, Length: 2 * frame}} {
+				if err := read(b, key, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+	} {
+		keys := []string{c.key}
+		if c.key == "" {
+			keys = []string{"empty", "small", "frame", "large"}
+		}
+		for _, key := range keys {
+			n := counted{inner, new(atomic.Int32), new(atomic.Int32)}
+			b, err := wrap(t, n, cse.Config{Keyring: ring}).Open(t.Context(), "bucket")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.do(b, key); err != nil {
+				t.Errorf("%s of %s: %v", c.what, key, err)
+			}
+			if n.gets.Load() != c.gets || n.heads.Load() != c.heads {
+				t.Errorf("%s of %s: %d GETs and %d HEADs, want %d and %d", c.what, key, n.gets.Load(), n.heads.Load(), c.gets, c.heads)
+			}
+		}
+	}
+}
+
+func prove(b objstore.Bucket, key string) error {
+	_, err := b.(objstore.Prover).Prove(context.Background(), objstore.Ref{Key: key})
+	return err
 }

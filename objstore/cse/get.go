@@ -1,6 +1,7 @@
 package cse
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -29,6 +30,10 @@ func (b *bucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 }
 
 func (b *bucket) get(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (io.ReadCloser, objstore.Object, error) {
+	whole := opts.Range == objstore.Range{}
+	if whole && !b.isOpened(ref) {
+		return b.getWhole(ctx, ref, opts)
+	}
 	o, err := b.open(ctx, "get", ref)
 	if err != nil {
 		return nil, objstore.Object{}, err
@@ -50,7 +55,7 @@ func (b *bucket) get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 		return body, visible, nil
 	}
 	r := opts.Range
-	if r != (objstore.Range{}) && r.Offset >= visible.Size {
+	if !whole && r.Offset >= visible.Size {
 		return nil, visible, b.failf("get", ref.Key, objstore.InvalidRange, "offset %d of %d bytes", r.Offset, visible.Size)
 	}
 	end := visible.Size
@@ -58,7 +63,7 @@ func (b *bucket) get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 		end = r.Offset + r.Length
 	}
 	if end == r.Offset {
-		return io.NopCloser(eof{}), visible, nil
+		return io.NopCloser(bytes.NewReader(nil)), visible, nil
 	}
 	first, last := o.layout.Cover(r.Offset, end-r.Offset)
 	begin := o.layout.Offset(first)
@@ -68,14 +73,94 @@ func (b *bucket) get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 		return nil, visible, err
 	}
 	return &reader{
-		b: b, o: o, key: ref.Key, body: body, next: first,
+		b: b, o: o, key: ref.Key, body: body, from: body, next: first, end: last,
 		skip: r.Offset - first*o.layout.Frame, want: end - r.Offset,
 	}, visible, nil
 }
 
-type eof struct{}
+// getWhole gets an object that was not opened before by one request: the header comes
+// first, and how long the message is follows from it and from the length of the body,
+// which the final frame proves when it has come.
+func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (_ io.ReadCloser, visible objstore.Object, err error) {
+	body, raw, err := b.Bucket.Get(ctx, ref, opts)
+	if err != nil {
+		return nil, raw, err
+	}
+	defer func() {
+		if err != nil {
+			_ = body.Close()
+		}
+	}()
+	o := &opened{object: raw}
+	first, err := readUpTo(body, nil, firstBytes)
+	if err != nil {
+		return nil, raw, err
+	}
+	if !message.Sniff(first) {
+		if b.s.cfg.Policy == Require {
+			return nil, raw, b.notMessage("get", ref.Key)
+		}
+		o.plain = true
+		b.remember(o)
+		visible, err = o.show(raw)
+		return joined{io.MultiReader(bytes.NewReader(first), body), body}, visible, err
+	}
+	h, err := message.ParseHeader(first)
+	if errors.Is(err, message.Short) {
+		if first, err = readUpTo(body, first, message.MaxHeader); err != nil {
+			return nil, raw, err
+		}
+		h, err = message.ParseHeader(first)
+	}
+	if err != nil {
+		return nil, raw, b.fail("get", ref.Key, err)
+	}
+	if err := b.authenticate(ctx, "get", ref.Key, o, h); err != nil {
+		return nil, raw, err
+	}
+	if h.Suite.Signed() || h.Frame == 0 { // where they end is to be found first
+		_ = body.Close()
+		pinned := ref
+		pinned.ETag = raw.ETag
+		if _, err := b.open(ctx, "get", pinned); err != nil {
+			return nil, raw, err
+		}
+		return b.get(ctx, pinned, opts)
+	}
+	if o.layout, err = o.profile.ForStored(raw.StoredSize); err != nil {
+		return nil, raw, b.fail("get", ref.Key, err)
+	}
+	if visible, err = o.show(raw); err != nil {
+		return nil, raw, b.fail("get", ref.Key, err)
+	}
+	return &reader{
+		b: b, o: o, key: ref.Key, body: body, from: io.MultiReader(bytes.NewReader(first[h.Bytes():]), body),
+		end: o.layout.Full + 1, want: visible.Size, proves: true,
+	}, visible, nil
+}
 
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }
+// isOpened reports whether a version is known already.
+func (b *bucket) isOpened(ref objstore.Ref) bool {
+	ref.Bucket = b.Name()
+	return ref.ETag != "" && b.s.opened.Contains(ref)
+}
+
+// readUpTo reads n bytes, of which p are there, or all that there are.
+func readUpTo(body io.Reader, p []byte, n int) ([]byte, error) {
+	all := make([]byte, n)
+	have := copy(all, p)
+	m, err := io.ReadFull(body, all[have:])
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	return all[:have+m], err
+}
+
+// joined reads what was read before and then the rest.
+type joined struct {
+	io.Reader
+	io.Closer
+}
 
 // reader opens frames as they come.
 type reader struct {
@@ -83,10 +168,13 @@ type reader struct {
 	o    *opened
 	key  string
 	body io.ReadCloser
+	from io.Reader // what begins with the next frame and ends with body
 
-	next    int64 // frame
-	skip    int64 // bytes of it before the range
-	want    int64 // bytes that the caller still gets
+	next, end int64 // frames
+	skip      int64 // bytes of the next frame before the range
+	want      int64 // bytes that the caller still gets
+	// proves tells that the final frame is the proof of the object's size.
+	proves  bool
 	frame   []byte
 	pending []byte // of frame, opened in place
 	err     error
@@ -101,7 +189,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		if r.err != nil {
 			return 0, r.err
 		}
-		if r.want == 0 {
+		if r.next == r.end {
 			r.err = r.ended()
 			continue
 		}
@@ -127,7 +215,7 @@ func (r *reader) open(p []byte) (n int, err error) {
 		r.frame = make([]byte, max(stored, l.Bytes(0)))
 	}
 	frame := r.frame[:stored]
-	if _, err := io.ReadFull(r.body, frame); err != nil {
+	if _, err := io.ReadFull(r.from, frame); err != nil {
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			err = r.b.failf("get", r.key, objstore.Integrity, "the body ended within frame %d", i)
 		}
@@ -161,12 +249,14 @@ func (r *reader) open(p []byte) (n int, err error) {
 // connection to others.
 func (r *reader) ended() error {
 	var one [1]byte
-	switch n, err := io.ReadFull(r.body, one[:]); {
-	case n > 0:
+	n, err := io.ReadFull(r.from, one[:])
+	if n > 0 {
 		return r.b.failf("get", r.key, objstore.Integrity, "the body goes on after its last frame")
-	default:
-		return err
 	}
+	if err == io.EOF && r.proves {
+		r.b.remember(r.o)
+	}
+	return err
 }
 
 // Close closes the body below.

@@ -19,6 +19,10 @@ const (
 
 	// maxSize is the most that AES-GCM seals under one IV (NIST SP 800-38D).
 	maxSize = 1<<36 - 32
+
+	// stride is how much is hashed at once, twice: what one hash has read is
+	// still in the processor's cache for the other.
+	stride = 256 << 10
 )
 
 // content is what an object is sealed with.
@@ -80,8 +84,6 @@ func (v *Verifier) Write(p []byte) (int, error) {
 		return 0, fail(message.Malformed, objectPart, "it goes on after %d bytes", c.size+tagBytes)
 	}
 	n := len(p)
-	// By strides: what one hash has read is in the processor's cache for the
-	// other.
 	for len(p) > 0 && v.taken < c.size {
 		piece := p[:min(int64(len(p)), stride-v.taken%stride, c.size-v.taken)]
 		v.ghash.write(piece)
@@ -102,7 +104,7 @@ func (v *Verifier) Write(p []byte) (int, error) {
 
 // Finish compares the tag. The error is Unauthentic where the object is not
 // what was sealed with this key, and Short where it was not written to its
-// end.
+// end; the rest can still be written then.
 func (v *Verifier) Finish() (*Verified, error) {
 	stored := v.content.size + tagBytes
 	if v.taken < stored {

@@ -63,14 +63,14 @@ func (a element) add(b element) element { return element{a.hi ^ b.hi, a.lo ^ b.l
 // takes about as long as the GHASH of 2 KiB.
 func (a element) mul(b element) element {
 	var z element
-	rest, bx := a, b // bx = b·x^i in the i-th round
-	for range 128 {
-		take := -(rest.hi >> 63) // all ones where the coefficient of x^i in a is 1
-		z.hi ^= bx.hi & take
-		z.lo ^= bx.lo & take
-		rest.hi, rest.lo = rest.hi<<1|rest.lo>>63, rest.lo<<1
-		over := -(bx.lo & 1) // x^128 = x^7+x^2+x+1
-		bx.hi, bx.lo = bx.hi>>1^over&(0xe1<<56), bx.lo>>1|bx.hi<<63
+	for _, word := range [...]uint64{a.hi, a.lo} {
+		for i := 63; i >= 0; i-- {
+			take := -(word >> i & 1) // all ones where the coefficient is 1
+			z.hi ^= b.hi & take
+			z.lo ^= b.lo & take
+			over := -(b.lo & 1) // b·x, where x^128 = x^7+x^2+x+1
+			b = element{b.hi>>1 ^ over&(0xe1<<56), b.lo>>1 | b.hi<<63}
+		}
 	}
 	return z
 }
@@ -80,9 +80,9 @@ type ghash struct {
 	aead   cipher.AEAD
 	iv     []byte
 	mask   element
-	powers [13]element // powers[i] = H^(2^i): a segment has at most 2^12 blocks
-	sum    element     // P of all segments so far
-	aad    uint64      // bytes of A
+	powers []element // powers[i] = H^(2^i), as far as they were needed
+	sum    element   // P of all segments so far
+	aad    uint64    // bytes of A
 	part   [blockBytes]byte
 	held   int // bytes in part, of a block that is not whole yet
 	tag    [tagBytes]byte
@@ -97,10 +97,7 @@ func newGHASH(block cipher.Block, iv, aad []byte) (*ghash, error) {
 	g := &ghash{aead: aead, iv: iv, aad: uint64(len(aad))}
 	var b [blockBytes]byte
 	block.Encrypt(b[:], b[:])
-	g.powers[0] = toElement(b[:])
-	for i := 1; i < len(g.powers); i++ {
-		g.powers[i] = g.powers[i-1].mul(g.powers[i-1])
-	}
+	g.powers = []element{toElement(b[:])}
 	c := counter(iv, 1)
 	block.Encrypt(b[:], c[:])
 	g.mask = toElement(b[:])
@@ -115,10 +112,7 @@ func counter(iv []byte, n uint32) (b [blockBytes]byte) {
 	return b
 }
 
-// stride is the most that is written at once.
-const stride = blockBytes << 12
-
-// write takes the next bytes of the ciphertext, at most stride of them.
+// write takes the next bytes of the ciphertext, any number of them.
 func (g *ghash) write(p []byte) {
 	if g.held > 0 {
 		n := copy(g.part[g.held:], p)
@@ -141,13 +135,22 @@ func (g *ghash) segment(p []byte) {
 	g.aead.Seal(g.tag[:0], g.iv, nil, p)
 	length := element{hi: uint64(len(p)) * 8}
 	s := toElement(g.tag[:]).add(g.mask).add(length.mul(g.powers[0]))
-	blocks := uint64(len(p)+blockBytes-1) / blockBytes
-	for i := 0; blocks > 0; i, blocks = i+1, blocks>>1 {
-		if blocks&1 == 1 {
-			g.sum = g.sum.mul(g.powers[i])
+	blocks := (len(p) + blockBytes - 1) / blockBytes
+	for i := 0; blocks>>i > 0 && g.sum != (element{}); i++ { // zero at first
+		if blocks>>i&1 == 1 {
+			g.sum = g.sum.mul(g.power(i))
 		}
 	}
 	g.sum = g.sum.add(s)
+}
+
+// power returns H^(2^i).
+func (g *ghash) power(i int) element {
+	for len(g.powers) <= i {
+		last := g.powers[len(g.powers)-1]
+		g.powers = append(g.powers, last.mul(last))
+	}
+	return g.powers[i]
 }
 
 // finish returns the tag of a ciphertext of size bytes, all of which were

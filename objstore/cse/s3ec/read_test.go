@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -314,6 +315,21 @@ func TestOpenAppendsAndOpensInPlace(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(plain[BlockBytes:2*BlockBytes], block), "not in place")
 	require.Same(t, &block[0], &got[0])
+}
+
+func TestOpenIsSafeForConcurrentUse(t *testing.T) {
+	v, plain, object := verify(t)
+	var wg sync.WaitGroup
+	for i := range 2 * v.Blocks() {
+		wg.Go(func() {
+			off, n := v.Range(i % v.Blocks())
+			got, err := v.Open(nil, i%v.Blocks(), object[off:off+n])
+			if err != nil || !bytes.Equal(plain[off:off+n], got) {
+				t.Errorf("block %d: other bytes, or %v", i%v.Blocks(), err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // The counter of the last block of AES in the largest object is the last one

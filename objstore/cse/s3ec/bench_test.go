@@ -8,10 +8,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Everything per block of 1 MiB, beside what crypto/cipher and crypto/sha256
-// need for it. On one core of an AMD EPYC with AES-NI and SHA-NI, Go 1.26:
+// What a block of 1 MiB costs, beside what crypto/cipher and crypto/sha256 need
+// for it; pieces are the sizes of Write. SHA-256 is most of it. Processor time
+// on one core of an AMD EPYC with AES-NI and SHA-NI, Go 1.26, the best of 40
+// rounds on a busy machine, MiB/s:
 //
-//	FIGURES
+//	cipher.AEAD.Open     4069
+//	sha256.Sum256        1502
+//	GHASH in segments    8955
+//	Verifier.Write       1253 in pieces of 1 MiB, 1236 of 32 KiB, 1015 of 4 KiB
+//	Verified.Open        1231
 func BenchmarkBlock(b *testing.B) {
 	object := pattern(BlockBytes)
 	iv := make([]byte, ivBytes)
@@ -68,7 +74,7 @@ func BenchmarkBlock(b *testing.B) {
 }
 
 // BenchmarkSmall is the whole way of an object of 1000 bytes under a raw AES
-// key, from its metadata to its plaintext.
+// key, from its metadata to its plaintext: 8 us in V2 and 18 us in V3.
 func BenchmarkSmall(b *testing.B) {
 	for _, w := range []other{{V2, WrapAES}, {V3, WrapAES}} {
 		b.Run(w.String(), func(b *testing.B) {

@@ -60,7 +60,7 @@ func (a element) bytes() (b [blockBytes]byte) {
 func (a element) add(b element) element { return element{a.hi ^ b.hi, a.lo ^ b.lo} }
 
 // mul multiplies bit by bit, in constant time: both factors are secrets. It
-// takes about as long as the GHASH of 2 KiB.
+// takes as long as the GHASH of 700 bytes, 74 ns.
 func (a element) mul(b element) element {
 	var z element
 	for _, word := range [...]uint64{a.hi, a.lo} {

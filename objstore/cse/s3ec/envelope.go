@@ -172,18 +172,18 @@ func (r *values) v2() (*Envelope, error) {
 	case strings.HasPrefix(c, "AES/CBC"):
 		r.fail(message.Unsupported, "AES-CBC, which nothing authenticates; write the object again by a client of today")
 	default:
-		r.fail(message.Unsupported, "%s is %q, and only %q is read", nameCipher, c, cipherV2)
+		r.fail(message.Unsupported, "%s is %.40q, and only %q is read", nameCipher, c, cipherV2)
 	}
 	e := &Envelope{version: V2, wrap: Wrap(r.text(nameWrap))}
 	switch e.wrap {
 	case WrapAES, WrapRSA, WrapKMS:
 	default:
-		r.fail(message.Unsupported, "the data key is wrapped by %q, which is not read: it is of an older client, or of one not known here", string(e.wrap))
+		r.fail(message.Unsupported, "the data key is wrapped by %.40q, which is not read: it is of an older client, or of one not known here", string(e.wrap))
 	}
 	e.wrapped = r.bytes(nameKeyV2, 0)
 	e.iv = r.bytes(nameIV, ivBytes)
 	if bits := r.text(nameTag); bits != strconv.Itoa(8*tagBytes) {
-		r.fail(message.Malformed, "%s is %q, and the tag has %d bits", nameTag, bits, 8*tagBytes)
+		r.fail(message.Malformed, "%s is %.40q, and the tag has %d bits", nameTag, bits, 8*tagBytes)
 	}
 	e.desc = r.pairs(nameDesc)
 	e.length = r.size(nameLength)
@@ -195,13 +195,13 @@ func (r *values) v2() (*Envelope, error) {
 
 func (r *values) v3() (*Envelope, error) {
 	if c := r.text(nameCipherV3); c != cipherV3 {
-		r.fail(message.Unsupported, "%s is %q, and only %q is read", nameCipherV3, c, cipherV3)
+		r.fail(message.Unsupported, "%s is %.40q, and only %q is read", nameCipherV3, c, cipherV3)
 	}
 	e := &Envelope{version: V3, length: -1}
 	var ok bool
 	if w := r.text(nameWrapV3); r.err == nil {
 		if e.wrap, ok = wrapsV3[w]; !ok {
-			r.fail(message.Unsupported, "the data key is wrapped by %q, which is not known", w)
+			r.fail(message.Unsupported, "the data key is wrapped by %.40q, which is not known", w)
 		}
 	}
 	e.wrapped = r.bytes(nameKeyV3, 0)

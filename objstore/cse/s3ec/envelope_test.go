@@ -49,6 +49,11 @@ func TestEnvelopesThatAreRefused(t *testing.T) {
 		{"V1 that names a wrap", with(v1, "x-amz-wrap-alg", "AESWrap"), message.Unsupported, "version 1"},
 		{"V2 with CBC", with(v2Meta, "x-amz-cek-alg", "AES/CBC/PKCS5Padding"), message.Unsupported, "AES-CBC"},
 		{"V2 with another cipher", with(v2Meta, "x-amz-cek-alg", "AES/CTR/NoPadding"), message.Unsupported, `"AES/CTR/NoPadding"`},
+		{"V2 with a long name of a cipher", with(v2Meta, "x-amz-cek-alg", strings.Repeat("A", 4000)), message.Unsupported, "only"},
+		{"V2 with a long name of a wrap", with(v2Meta, "x-amz-wrap-alg", strings.Repeat("A", 4000)), message.Unsupported, "not read"},
+		{"V2 with a long length of a tag", with(v2Meta, "x-amz-tag-len", strings.Repeat("1", 4000)), message.Malformed, "bits"},
+		{"V3 with a long name of a suite", with(v3Meta, "x-amz-c", strings.Repeat("1", 4000)), message.Unsupported, "only"},
+		{"V3 with a long name of a wrap", with(v3Meta, "x-amz-w", strings.Repeat("1", 4000)), message.Unsupported, "not known"},
 		{"V2 wrapped by kms", with(v2Meta, "x-amz-wrap-alg", "kms"), message.Unsupported, `wrapped by "kms"`},
 		{"V2 wrapped by AESWrap", with(v2Meta, "x-amz-wrap-alg", "AESWrap"), message.Unsupported, `wrapped by "AESWrap"`},
 		{"V2 wrapped by OAEP with SHA-256", with(v2Meta, "x-amz-wrap-alg", "RSA/ECB/OAEPWithSHA-256AndMGF1Padding"), message.Unsupported, "older client"},
@@ -88,6 +93,7 @@ func TestEnvelopesThatAreRefused(t *testing.T) {
 			require.Nil(t, e)
 			require.ErrorIs(t, err, c.kind)
 			require.ErrorContains(t, err, c.text)
+			require.Less(t, len(err.Error()), 250, "too long for a line in a log")
 		})
 	}
 }

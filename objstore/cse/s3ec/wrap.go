@@ -76,18 +76,18 @@ func (e *Envelope) UnwrapRSA(key *rsa.PrivateKey) (message.DataKey, error) {
 // want are entries that the context must have with these values, as the
 // keyring's owner has said; nil demands none. Where one is missing, or where
 // the context is for another cipher, the error is Unauthentic and the KMS is
-// not asked: it would give the key to any context that is the one of its
-// ciphertext. The error is Malformed for another [Wrap].
+// not asked: it proves that the context belongs to the ciphertext, and not
+// that it is the one that was meant. The error is Malformed for another [Wrap].
 func (e *Envelope) UnwrapKMS(want map[string]string, decrypt func(ciphertext []byte, context map[string]string) ([]byte, error)) (message.DataKey, error) {
 	if err := e.wrappedBy(WrapKMS); err != nil {
 		return message.DataKey{}, err
 	}
 	if got, ok := e.desc[contextCipher]; !ok || got != e.cipher() {
-		return message.DataKey{}, fail(message.Unauthentic, keyPart, "its encryption context is for the cipher %q, the object has %q", got, e.cipher())
+		return message.DataKey{}, fail(message.Unauthentic, keyPart, "its encryption context is for the cipher %.40q, the object has %q", got, e.cipher())
 	}
 	for name, value := range want {
 		if got, ok := e.desc[name]; !ok || got != value {
-			return message.DataKey{}, fail(message.Unauthentic, keyPart, "its encryption context has not the %q that is demanded", name)
+			return message.DataKey{}, fail(message.Unauthentic, keyPart, "its encryption context does not have the %q that is demanded", name)
 		}
 	}
 	plain, err := decrypt(bytes.Clone(e.wrapped), maps.Clone(e.desc))

@@ -48,7 +48,7 @@ func (b *bucket) formOf(ctx context.Context, op string, raw objstore.Object) (fo
 	if text, ok := raw.Meta[metaProfile]; ok {
 		if p, err := message.ParseProfile(text); err == nil {
 			if _, err := p.ForStored(raw.StoredSize); err == nil {
-				return form{profile: p, suite: message.Committed, mode: objstore.ModeCSEC}, nil
+				return form{profile: p, suite: message.Committed, mode: b.s.mode}, nil
 			}
 		}
 	}

@@ -1,11 +1,11 @@
 package cse
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 
+	"coffer/objstore"
 	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
 )
@@ -33,17 +33,9 @@ const (
 	BindStrict Binding = "strict" // one that does not fit, or is missing, is an error
 )
 
-// Keyring wraps data keys, as a [keyring.Ring] does. Implementations are safe for
-// concurrent use.
-type Keyring interface {
-	ID() string
-	Wrap(ctx context.Context, c message.Context) (keyring.Envelope, error)
-	Unwrap(ctx context.Context, s message.Suite, c message.Context, edks []message.EDK) (message.DataKey, keyring.Key, error)
-}
-
 // Config configures a store.
 type Config struct {
-	Keyring Keyring
+	Keyring *keyring.Ring
 	// Volume names the volume in the context of every message; "" for none.
 	Volume  string
 	Policy  Policy  // "" is Require
@@ -91,4 +83,12 @@ func (c Config) context() (message.Context, error) {
 		return message.Context{}, nil
 	}
 	return message.NewContext(map[string]string{volumeEntry: c.Volume})
+}
+
+// modeOf is the word for what protects a message.
+func modeOf(byKMS bool) objstore.Mode {
+	if byKMS {
+		return objstore.ModeCSEKMS
+	}
+	return objstore.ModeCSEC
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"coffer/objstore"
+	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
 )
 
@@ -137,15 +138,15 @@ func (b *bucket) authenticate(ctx context.Context, op, key string, o *opened, h 
 	if !h.Suite.Committing() && !b.s.cfg.AnySuite {
 		return b.failf(op, key, objstore.Unsupported, "the message is of suite %v, which does not commit to its key, and this mount reads only those that do", h.Suite)
 	}
-	u, err := b.s.keys.of(ctx, h)
+	dataKey, by, err := b.s.keys.Unwrap(ctx, h.Suite, h.Context, h.EDKs)
 	if err != nil {
 		return b.unwrapping(op, key, err)
 	}
-	opener, err := message.NewOpener(h, u, message.Context{})
+	opener, err := message.NewOpener(h, dataKey, message.Context{})
 	if err != nil {
 		return b.fail(op, key, err)
 	}
-	o.Opener, o.mode, o.suite = opener, objstore.ModeCSEC, h.Suite
+	o.Opener, o.mode, o.suite = opener, modeOf(keyring.ByKMS(by)), h.Suite
 	o.profile = message.Profile{Header: h.Bytes(), Frame: h.Frame}
 	return b.checkBinding(op, key, o)
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"coffer/objstore"
+	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
 )
 
@@ -21,7 +22,9 @@ const (
 type store struct {
 	objstore.Store
 	cfg     Config
-	keys    *dataKeys
+	keys    *keyring.Cache
+	context message.Context // of new messages
+	mode    objstore.Mode   // of new messages
 	forms   *lru.Cache[objstore.Ref, form]
 	opened  *lru.Cache[objstore.Ref, *opened]
 	opening singleflight.Group
@@ -46,7 +49,7 @@ func Wrap(inner objstore.Store, cfg Config) (objstore.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &store{Store: inner, cfg: cfg, keys: newDataKeys(cfg.Keyring, c)}
+	s := &store{Store: inner, cfg: cfg, keys: keyring.NewCache(cfg.Keyring), context: c, mode: modeOf(cfg.Keyring.WrapsByKMS())}
 	if s.forms, err = lru.New[objstore.Ref, form](formsRemembered); err != nil {
 		return nil, err
 	}
@@ -90,6 +93,6 @@ func (s *store) CreateBucket(ctx context.Context, name string, opts objstore.Cre
 
 // protects adds how a new object is encrypted here.
 func (s *store) protects(enc objstore.Encryption) objstore.Encryption {
-	enc.CSE, enc.CSEMode = cseText(message.Committed, message.Own.Frame), objstore.ModeCSEC
+	enc.CSE, enc.CSEMode = cseText(message.Committed, message.Own.Frame), s.mode
 	return enc
 }

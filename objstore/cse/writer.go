@@ -18,7 +18,7 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 		}
 		return &markerWriter{Writer: w, b: b, key: key}, nil
 	}
-	m, err := b.s.keys.forMessage(ctx)
+	m, err := b.s.keys.Wrap(ctx, b.s.context)
 	if err != nil {
 		return nil, b.unwrapping("create", key, err)
 	}
@@ -132,7 +132,7 @@ func (w *writer) committed(o objstore.Object, err error) (objstore.Object, error
 		return o, err
 	}
 	o.StoredSize = l.Stored()
-	f := form{profile: l.Profile, suite: message.Committed, mode: objstore.ModeCSEC}
+	f := form{profile: l.Profile, suite: message.Committed, mode: w.b.s.mode}
 	if o.ETag != "" {
 		w.b.s.forms.Add(w.b.version(o), f)
 	}

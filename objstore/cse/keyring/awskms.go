@@ -41,6 +41,9 @@ func NewAWSKMS(client KMSClient, id string, grants ...string) (*AWSKMS, error) {
 // String names the key.
 func (k *AWSKMS) String() string { return kmsProvider + " " + k.id }
 
+// Fingerprint is the name of the key.
+func (k *AWSKMS) Fingerprint() []byte { return []byte(k.id) }
+
 // CanWrap returns nil: KMS decides that.
 func (k *AWSKMS) CanWrap() error { return nil }
 

@@ -36,24 +36,6 @@ func encrypt(t testing.TB, r *keyring.Ring, c message.Context, plain string) []b
 	return msg
 }
 
-// encryptFrames writes one of many.
-func encryptFrames(t testing.TB, r *keyring.Ring, frame int64, plain []byte) []byte {
-	t.Helper()
-	e, err := r.Wrap(t.Context(), contextOf(t, map[string]string{"coffer-vol": "v"}))
-	require.NoError(t, err)
-	s, err := message.NewSealer(e.Key, e.Context, e.EDKs, frame)
-	require.NoError(t, err)
-	msg := s.Header()
-	for i := int64(0); int64(len(plain)) >= frame; i++ {
-		msg, err = s.Seal(msg, i, plain[:frame])
-		require.NoError(t, err)
-		plain = plain[frame:]
-	}
-	msg, err = s.SealFinal(msg, plain)
-	require.NoError(t, err)
-	return msg
-}
-
 // decrypt reads a whole message, and says which key opened it.
 func decrypt(r *keyring.Ring, msg []byte, required message.Context) ([]byte, keyring.Key, error) {
 	h, err := message.ParseHeader(msg)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"coffer/objstore/cse/message"
 )
@@ -53,6 +54,15 @@ func (r *Ring) ID() string {
 		fmt.Fprintf(d, "%q %x %v\n", m.Key, m.Key.Fingerprint(), m.DecryptOnly)
 	}
 	return hex.EncodeToString(d.Sum(nil)[:8])
+}
+
+// WrapsByKMS reports whether new data keys are wrapped by a KMS.
+func (r *Ring) WrapsByKMS() bool { return slices.ContainsFunc(r.writers, ByKMS) }
+
+// ByKMS reports whether k is a key of a KMS.
+func ByKMS(k Key) bool {
+	_, ok := k.(*AWSKMS)
+	return ok
 }
 
 // Envelope is what a new message begins with; see [message.NewSealer].

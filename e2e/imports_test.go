@@ -19,6 +19,7 @@ var layers = map[string][]string{
 	"coffer/cache":                {"coffer/objstore"},
 	"coffer/objstore":             {},
 	"coffer/objstore/cse":         {"coffer/objstore", "coffer/objstore/cse/message", "coffer/objstore/cse/keyring"},
+	"coffer/objstore/cse/interop": {},
 	"coffer/objstore/cse/keyring": {"coffer/objstore/cse/message"},
 	"coffer/objstore/cse/message": {},
 	"coffer/objstore/cse/s3ec":    {"coffer/objstore/cse/message"},

@@ -137,9 +137,11 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 				return objstore.Object{}, b.fail("copy", src.Key, err)
 			}
 		}
-		if text, ok := raw.Meta[metaProfile]; ok {
-			if p, err := message.ParseProfile(text); err == nil {
-				o.profile = p
+		if p, err := message.ParseProfile(raw.Meta[metaProfile]); err == nil {
+			o.profile = p
+		} else if o.suite.Signed() { // how long its signature is shows at its end
+			if o, err = from.open(ctx, "copy", src); err != nil {
+				return objstore.Object{}, err
 			}
 		}
 		opts.Meta, opts.Missing, opts.MissingUnless = withMessage(meta, o.profile, binding), nil, nil

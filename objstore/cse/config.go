@@ -60,7 +60,7 @@ func (c Config) withDefaults() Config {
 }
 
 // volumeEntry is the name of the volume in contexts.
-const volumeEntry = "coffer-volume"
+const volumeEntry = "coffer-vol"
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {

@@ -104,7 +104,7 @@ func TestRings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := load(c.write)
-			given, err := message.NewContext(map[string]string{"coffer-volume": "v"})
+			given, err := message.NewContext(map[string]string{"coffer-vol": "v"})
 			require.NoError(t, err)
 			m, err := w.Wrap(t.Context(), given)
 			require.NoError(t, err)

@@ -132,7 +132,7 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 	if !o.plain {
 		meta, _ := opts.MetaOf(ownMeta(raw.Meta))
 		binding := ""
-		if b.s.cfg.Binding != BindOff {
+		if b.s.cfg.Binding != BindOff && o.suite.Committing() { // others have nothing to bind with
 			if binding, err = o.Binding(b.Name(), dstKey); err != nil {
 				return objstore.Object{}, b.fail("copy", src.Key, err)
 			}

@@ -206,6 +206,35 @@ func BenchmarkMemoryRead1GiB(b *testing.B) {
 	b.ReportMetric(constant/b.Elapsed().Seconds(), "of-constant")
 }
 
+// BenchmarkClientSide1GiB writes and reads without encryption on this side and with it,
+// in turns. write-of-plain and read-of-plain are the speed with it by that without.
+func BenchmarkClientSide1GiB(b *testing.B) {
+	s, ring := storetest.StartVersityGW(b), keyringFile(b)
+	m := mountStore(b, s.Env(), "--allow-unencrypted")
+	must(b, os.Mkdir(m.path("bench"), 0o755))
+	warm(b, m.env, "bench", 2)
+	var write, read, used [2]float64
+	for b.Loop() {
+		for k, args := range [][]string{nil, {"--cse-keyring", ring}} {
+			file := m.path("bench", fmt.Sprint("big", k))
+			m.afresh(b, args...)
+			begun := time.Now()
+			writeGiB(b, file)
+			write[k] += time.Since(begun).Seconds()
+			used[k] += m.cpu()
+			m.afresh(b, args...)
+			begun = time.Now()
+			must(b, readFile(file, gib))
+			read[k] += time.Since(begun).Seconds()
+			used[k] += m.cpu()
+		}
+	}
+	b.ReportMetric(write[0]/write[1], "write-of-plain")
+	b.ReportMetric(read[0]/read[1], "read-of-plain")
+	b.ReportMetric(used[0]/float64(2*b.N), "plain-daemon-s/GiB")
+	b.ReportMetric(used[1]/float64(2*b.N), "daemon-s/GiB")
+}
+
 // BenchmarkRandomRead reads 4 KiB at 200 places of 4 GiB.
 func BenchmarkRandomRead(b *testing.B) {
 	const reads = 200

@@ -3,16 +3,19 @@ package e2e
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"coffer/objstore/cse/message"
+	"coffer/objstore/emulator"
 )
 
 // keyringFile writes a keyring with an AES key and an RSA key, as openssl makes it.
@@ -175,5 +178,136 @@ func TestClientSideEncryptionRescues(t *testing.T) {
 	want(t, theirs.path("bucket", "mine"), "kept")
 	if got := xattr(t, theirs.path("bucket", "mine"), "user.s3.encryption"); got != "CSE-C" {
 		t.Errorf("it is stored as %q", got)
+	}
+}
+
+// Data keys of a KMS: few requests for many files, the context of the keyring file in
+// each, and who is denied the key reads nothing.
+func TestClientSideEncryptionByKMS(t *testing.T) {
+	s := startEmulator(t, "nosse")
+	arn, err := s.CreateKMSKey("mine")
+	must(t, err)
+	ring := filepath.Join(t.TempDir(), "keys.yaml")
+	must(t, os.WriteFile(ring, []byte("volume: v\nkeys:\n- {type: aws-kms, key_id: alias/mine, encryption_context: {project: '0815'}}\n"), 0o600))
+	m := mountStore(t, s.Env(), "--cse-keyring", ring)
+	d := m.path("bucket")
+	must(t, os.Mkdir(d, 0o755))
+	const files = 200
+	for i := range files {
+		write(t, filepath.Join(d, fmt.Sprint(i)), fmt.Sprint("file ", i))
+	}
+	if n := count(s, "kms:Encrypt", ""); n != 1 {
+		t.Errorf("%d data keys for %d files", n, files)
+	}
+	if got := xattr(t, filepath.Join(d, "1"), "user.s3.encryption"); got != "CSE-KMS" {
+		t.Errorf("encryption %q", got)
+	}
+	h, err := message.ParseHeader([]byte(client(t, m.env).get(t, "bucket", "1")))
+	must(t, err)
+	for name, value := range map[string]string{"project": "0815", "coffer-vol": "v"} {
+		if got, _ := h.Context.Get(name); got != value {
+			t.Errorf("%s is %q in the context", name, got)
+		}
+	}
+	if h.EDKs[0].Info != arn {
+		t.Errorf("the data key is under %q, not %q", h.EDKs[0].Info, arn)
+	}
+	read := func() (failed error) {
+		for i := range files {
+			got, err := os.ReadFile(filepath.Join(d, fmt.Sprint(i)))
+			if err != nil {
+				return err
+			}
+			if string(got) != fmt.Sprint("file ", i) {
+				t.Errorf("file %d: %q", i, got)
+			}
+		}
+		return nil
+	}
+	m.stop()
+	m.start("--cse-keyring", ring)
+	must(t, read())
+	if n := count(s, "kms:Decrypt", ""); n != 1 {
+		t.Errorf("%d data keys were asked for to read %d files", n, files)
+	}
+	for what, c := range map[string]struct{ begin, end func() error }{
+		"denied":   {func() error { return s.DenyKMS(arn, true) }, func() error { return s.DenyKMS(arn, false) }},
+		"disabled": {func() error { return s.DisableKMSKey(arn) }, func() error { return s.EnableKMSKey(arn) }},
+	} {
+		m.stop()
+		must(t, c.begin())
+		m.start("--cse-keyring", ring)
+		if err := read(); !errors.Is(err, syscall.EACCES) {
+			t.Errorf("%s: reading: %v", what, err)
+		}
+		if err := os.WriteFile(filepath.Join(d, "new"), []byte("x"), 0o600); !errors.Is(err, syscall.EACCES) {
+			t.Errorf("%s: writing: %v", what, err)
+		}
+		m.wantLog(t, "encryption key unavailable", "alias/mine")
+		must(t, c.end())
+		must(t, read())
+	}
+	s.Inject(emulator.Fault{Verb: "kms:Decrypt", Status: 400, Code: "ThrottlingException", Count: 1})
+	m.stop()
+	m.start("--cse-keyring", ring)
+	must(t, read())
+}
+
+// What a mount stored is decrypted by the program alone, what that encrypted is read by a
+// mount, and verify finds what was changed.
+func TestVerifyAndDecrypt(t *testing.T) {
+	s := startEmulator(t, "nosse")
+	ring := keyringFile(t)
+	m := mountStore(t, s.Env(), "--cse-keyring", ring)
+	d := m.path("bucket")
+	must(t, os.Mkdir(d, 0o755))
+	must(t, os.Mkdir(filepath.Join(d, "dir"), 0o755))
+	data := string(random(t, 200_000))
+	for _, name := range []string{"one", "two", "dir/three"} {
+		write(t, filepath.Join(d, name), data)
+	}
+	c := client(t, m.env)
+	stored := filepath.Join(t.TempDir(), "stored")
+	must(t, os.WriteFile(stored, []byte(c.get(t, "bucket", "one")), 0o600))
+	if out, err := m.run("decrypt", "--cse-keyring", ring, stored); err != nil || out != data {
+		t.Errorf("decrypt: %d bytes, %v", len(out), err)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	must(t, os.WriteFile(plain, []byte(data), 0o600))
+	sealed, err := m.run("encrypt-file", "--cse-keyring", ring, plain)
+	must(t, err)
+	c.put(t, "bucket", "four", sealed)
+	want(t, filepath.Join(d, "four"), data)
+
+	if out, err := m.run("verify", "--cse-keyring", ring, "s3://bucket"); err != nil || !strings.Contains(out, "4 objects with 800000 bytes were read, 0 cannot be trusted") {
+		t.Errorf("verify: %s, %v", out, err)
+	}
+	changed := []byte(c.get(t, "bucket", "two"))
+	changed[150_000] ^= 1
+	c.putWith(t, "bucket", "two", string(changed), "", c.meta(t, "bucket", "two"))
+	c.put(t, "bucket", "dir/plain", "plaintext")
+	out, err := m.run("verify", "--cse-keyring", ring, "--json", "s3://bucket")
+	if err == nil {
+		t.Error("nothing is damaged")
+	}
+	var report struct {
+		Objects int
+		Damaged []struct{ Key string }
+	}
+	must(t, json.NewDecoder(strings.NewReader(out[strings.Index(out, "{\n"):])).Decode(&report)) // behind lines of the log
+	keys := []string{}
+	for _, d := range report.Damaged {
+		keys = append(keys, d.Key)
+	}
+	slices.Sort(keys)
+	if report.Objects != 5 || !slices.Equal(keys, []string{"dir/plain", "two"}) {
+		t.Errorf("verify: %s", out)
+	}
+	if out, err := m.run("verify", "--cse-keyring", ring, "s3://bucket/dir"); err == nil || !strings.Contains(out, "dir/plain") {
+		t.Errorf("verify of a prefix: %s, %v", out, err)
+	}
+	must(t, os.Truncate(stored, 100_000))
+	if out, err := m.run("decrypt", "--cse-keyring", ring, stored); err == nil || !strings.Contains(out, "cut off") {
+		t.Errorf("decrypt of what was cut: %v", err)
 	}
 }

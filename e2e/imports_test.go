@@ -14,13 +14,13 @@ import (
 // others: data flows one way, from the kernel to the store.
 var layers = map[string][]string{
 	"coffer/cmd/coffer": {"coffer/fs", "coffer/cache", "coffer/objstore", "coffer/objstore/s3store",
-		"coffer/objstore/emulator", "coffer/objstore/cse", "coffer/objstore/cse/keyring"},
+		"coffer/objstore/emulator", "coffer/objstore/cse", "coffer/objstore/cse/keyring", "coffer/objstore/cse/message"},
 	"coffer/fs":                   {"coffer/cache", "coffer/objstore"},
 	"coffer/cache":                {"coffer/objstore"},
 	"coffer/objstore":             {},
 	"coffer/objstore/cse":         {"coffer/objstore", "coffer/objstore/cse/message", "coffer/objstore/cse/keyring"},
 	"coffer/objstore/cse/interop": {},
-	"coffer/objstore/cse/keyring": {"coffer/objstore/cse/message"},
+	"coffer/objstore/cse/keyring": {"coffer/objstore", "coffer/objstore/cse/message"},
 	"coffer/objstore/cse/message": {},
 	"coffer/objstore/cse/s3ec":    {"coffer/objstore/cse/message"},
 	"coffer/objstore/s3store":     {"coffer/objstore"},

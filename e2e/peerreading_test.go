@@ -356,7 +356,7 @@ var readJobs = []readJob{
 	}},
 	{sites: "versitygw", name: "read again from memory, 1 GiB", set: "one", unit: byBytes, amount: 1, args: large, constant: true, before: readAndForget, do: reader("dd", "bs=1M")},
 	{sites: "versitygw", name: "read again from disk, 1 GiB", set: "one", unit: byBytes, amount: 1, args: keptFiles, programs: programsThatKeep, needs: "--cache-dir",
-		constant: true, before: readAndForget, do: reader("dd", "bs=1M")},
+		constant: true, before: threeTimes(readAndForget), do: reader("dd", "bs=1M")},
 	{sites: "versitygw", name: "read again from the page cache, 1 GiB", set: "one", unit: byBytes, amount: 1, constant: true, before: reader("dd", "bs=1M"), do: reader("dd", "bs=1M")},
 	{sites: "versitygw", name: "1,000 random reads of 4 KiB in 4 GiB", set: "four", unit: byReads, amount: 1000, do: randomReads(1000, 4<<10), counted: true, constant: true},
 	{sites: "versitygw", name: "500 random reads of 128 KiB", set: "four", unit: byReads, amount: 500, do: randomReads(500, 128<<10), counted: true, constant: true},
@@ -373,6 +373,11 @@ var readJobs = []readJob{
 		_, err := os.ReadDir(r.dir)
 		return err
 	}},
+}
+
+// threeTimes is for caches that leave out of a first read what their disk is too slow for.
+func threeTimes(do func(*peerRun) error) func(*peerRun) error {
+	return func(r *peerRun) error { return errors.Join(do(r), do(r), do(r)) }
 }
 
 // reader is a program that reads the object of 1 GiB.

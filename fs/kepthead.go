@@ -46,7 +46,7 @@ func keepHead(o objstore.Object) keptHead {
 	b.number(flagOf(o.SizeKnown, keptSizeKnown) | flagOf(o.Encryption.BucketKey, keptBucketKey) |
 		flagOf(o.ChecksumOfWhole, keptChecksumOfWhole) | flagOf(o.Archived, keptArchived))
 	e, h := &o.Encryption, &o.Headers
-	b.text(o.StorageClass, string(e.Mode), string(e.CSEMode), e.KMSKeyID, e.CustomerKeyMD5, e.CSE,
+	b.text(o.StorageClass, string(e.Mode), string(e.CSEMode), e.KMSKeyID, e.CustomerKeyMD5, e.CSE, e.Verified,
 		h.ContentType, h.ContentEncoding, h.ContentLanguage, h.ContentDisposition, h.CacheControl, h.Expires)
 	k.common = string(b)
 	return k
@@ -74,7 +74,7 @@ func (k keptHead) object(key string) objstore.Object {
 	o.ChecksumOfWhole, o.Archived = flags&keptChecksumOfWhole != 0, flags&keptArchived != 0
 	e, h := &o.Encryption, &o.Headers
 	o.StorageClass, e.Mode, e.CSEMode = common.text(), objstore.Mode(common.text()), objstore.Mode(common.text())
-	for _, field := range []*string{&e.KMSKeyID, &e.CustomerKeyMD5, &e.CSE,
+	for _, field := range []*string{&e.KMSKeyID, &e.CustomerKeyMD5, &e.CSE, &e.Verified,
 		&h.ContentType, &h.ContentEncoding, &h.ContentLanguage, &h.ContentDisposition, &h.CacheControl, &h.Expires} {
 		*field = common.text()
 	}

@@ -69,6 +69,7 @@ func encryptionXattrs(m map[string]string, e objstore.Encryption) {
 		}
 	}
 	set("cse", e.CSE)
+	set("cse.verified", e.Verified)
 	set("sse", e.SSEHeader())
 	set("sse.kms-key-id", e.KMSKeyID)
 	set("sse.customer-key-md5", e.CustomerKeyMD5)

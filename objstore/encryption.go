@@ -43,6 +43,8 @@ type Encryption struct {
 	CSE string
 	// CSEMode is whose keys that encryption is under, "" beside an empty CSE.
 	CSEMode Mode
+	// Verified tells of a signed message whether its signature was verified.
+	Verified string
 }
 
 // Word is what a user is shown: "SSE-S3", "CSE-C", "CSE-C+SSE-S3" where both the

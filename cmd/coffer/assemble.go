@@ -77,7 +77,7 @@ func (c *connection) Close() error { return c.s3.Close() }
 // openStore connects to the store of the settings. With a journalDir it notes
 // the uploads under way there. The caller closes it.
 func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, log *slog.Logger) (*connection, error) {
-	client, err := clientEncryption(cfg, log)
+	client, err := clientEncryption(ctx, cfg, log)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}

@@ -42,6 +42,7 @@ type Config struct {
 	CSEKeyring  string `yaml:"cse-keyring"`
 	CSEMode     choice `yaml:"cse-mode"`
 	CSEBinding  choice `yaml:"cse-binding"`
+	CSESigned   choice `yaml:"cse-signed"`
 	CSEAnySuite bool   `yaml:"cse-any-suite"`
 
 	ReadOnly    bool          `yaml:"read-only"`
@@ -129,6 +130,7 @@ func defaultConfig() Config {
 		ListVersion: choice{"auto", listVersions},
 		SSE:         choice{"auto", sseModes},
 		CSEMode:     choice{string(cse.Require), cseModes},
+		CSESigned:   choice{string(cse.SignedAuto), cseSigned},
 		CSEBinding:  choice{string(cse.BindWarn), cseBindings},
 		Attributes:  choice{"auto", attributeModes},
 		Convention:  choice{"s3fs", conventions},

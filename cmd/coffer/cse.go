@@ -1,7 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+
+	"github.com/aws/aws-sdk-go-v2/config"
 
 	"coffer/objstore"
 	"coffer/objstore/cse"
@@ -14,24 +20,50 @@ const cseOff = "off"
 
 var (
 	cseModes    = []string{string(cse.Require), string(cse.Auto), cseOff}
+	cseSigned   = []string{string(cse.SignedAuto), string(cse.SignedStrict), string(cse.SignedReject)}
 	cseBindings = []string{string(cse.BindWarn), string(cse.BindStrict), string(cse.BindOff)}
 )
 
 // clientEncryption returns how objects are encrypted on this side, nil where they are
 // not. It reads the keyring and its keys.
-func clientEncryption(cfg Config, log *slog.Logger) (*cse.Config, error) {
+func clientEncryption(ctx context.Context, cfg Config, log *slog.Logger) (*cse.Config, error) {
 	if cfg.CSEKeyring == "" || cfg.CSEMode.value == cseOff {
 		return nil, nil
 	}
-	ring, volume, err := keyring.Load(cfg.CSEKeyring)
+	ring, keyContext, err := keyring.Load(cfg.CSEKeyring, kmsClients(ctx, cfg))
 	if err != nil {
 		return nil, err
 	}
 	c := &cse.Config{
-		Keyring: ring, Volume: volume, Policy: cse.Policy(cfg.CSEMode.value), Binding: cse.Binding(cfg.CSEBinding.value),
+		Keyring: ring, Context: keyContext, Policy: cse.Policy(cfg.CSEMode.value), Binding: cse.Binding(cfg.CSEBinding.value), Signed: cse.Signed(cfg.CSESigned.value),
 		AnySuite: cfg.CSEAnySuite, Logger: log,
 	}
 	return c, c.Validate()
+}
+
+// kmsClients returns clients of AWS KMS with the credentials of the settings. The
+// endpoint of the settings is that of the store: that of the KMS comes from
+// AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL or the profile.
+func kmsClients(ctx context.Context, cfg Config) keyring.KMSClients {
+	return func(region string) (keyring.KMSClient, error) {
+		opts := []func(*config.LoadOptions) error{config.WithRegion(cfg.Region), config.WithSharedConfigProfile(cfg.Profile)}
+		if cfg.CAFile != "" {
+			f, err := os.Open(cfg.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("ca-file: %w", err)
+			}
+			defer f.Close()
+			opts = append(opts, config.WithCustomCABundle(f))
+		}
+		loaded, err := config.LoadDefaultConfig(ctx, opts...)
+		if err != nil {
+			return nil, err
+		}
+		if loaded.Region == "" && region == "" {
+			return nil, errors.New("a key of AWS KMS needs a region: --region, AWS_REGION, the profile's, or that of the key's ARN")
+		}
+		return keyring.NewKMSClient(loaded, region), nil
+	}
 }
 
 // acceptPlainStore leaves it to the store whether it encrypts as well, but where a mode

@@ -112,6 +112,7 @@ func bindUnlisted(fs *pflag.FlagSet, c *Config) {
 	fs.BoolVar(&c.RequesterPays, "requester-pays", c.RequesterPays, "agree to pay for requests to buckets that ask for it")
 	fs.Var(&c.CSEMode, "cse-mode", "what is read with cse-keyring. require: what its keys open, and nothing else; auto: objects that are not encrypted by a client as well; off: no encryption on this side")
 	fs.Var(&c.CSEBinding, "cse-binding", "objects are bound to their path; one that is not at its own, because somebody has exchanged it, is logged (warn) or not read (strict)")
+	fs.Var(&c.CSESigned, "cse-signed", "what is done with messages that are signed. auto: up to 64 MiB the signature is verified when the file is opened; strict: always; reject: none is read")
 	fs.BoolVar(&c.CSEAnySuite, "cse-any-suite", c.CSEAnySuite, "read messages of suites too that do not commit to their key")
 	fs.Var(&c.ListVersion, "list-version", "version of the listing call; auto doubts answers that look cut short")
 	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")

@@ -149,8 +149,8 @@ func newRoot(a *app) *cobra.Command {
 		cmd   *cobra.Command
 	}{
 		{"mount", newMount(a)}, {"mount", newUmount(a)}, {"mount", newRun(a)}, {"mount", newStatus(a)}, {"mount", newRescue(a)},
-		{"store", newMB(a)}, {"store", newCreateEncrypted(a)}, {"store", newCheck(a)}, {"store", newEmulator(a)},
-		{"more", newDemo(a)}, {"more", newVersion(a)},
+		{"store", newMB(a)}, {"store", newCreateEncrypted(a)}, {"store", newCheck(a)}, {"store", newVerify(a)}, {"store", newEmulator(a)},
+		{"more", newEncryptFile(a)}, {"more", newDecrypt(a)}, {"more", newDemo(a)}, {"more", newVersion(a)},
 	} {
 		sub.cmd.GroupID = sub.group
 		sub.cmd.DisableFlagsInUseLine = true

@@ -68,7 +68,7 @@ func (b *bucket) Prove(ctx context.Context, ref objstore.Ref) (objstore.Object, 
 	if isMarker(ref.Key) {
 		return b.Bucket.Head(ctx, ref)
 	}
-	o, err := b.open(ctx, "open", ref)
+	o, err := b.openToRead(ctx, "open", ref)
 	if err != nil {
 		return objstore.Object{}, err
 	}

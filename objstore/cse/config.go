@@ -36,10 +36,11 @@ const (
 // Config configures a store.
 type Config struct {
 	Keyring *keyring.Ring
-	// Volume names the volume in the context of every message; "" for none.
-	Volume  string
+	// Context is in every message, authenticated and readable by anybody.
+	Context message.Context
 	Policy  Policy  // "" is Require
 	Binding Binding // "" is BindWarn
+	Signed  Signed  // "" is SignedAuto
 	// AnySuite reads messages as well that do not commit to their key, which one
 	// who wraps keys can make such that two readers see different bytes.
 	AnySuite bool
@@ -53,14 +54,14 @@ func (c Config) withDefaults() Config {
 	if c.Binding == "" {
 		c.Binding = BindWarn
 	}
+	if c.Signed == "" {
+		c.Signed = SignedAuto
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c
 }
-
-// volumeEntry is the name of the volume in contexts.
-const volumeEntry = "coffer-vol"
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
@@ -72,17 +73,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("cse: policy %q is neither %q nor %q", c.Policy, Require, Auto)
 	case c.Binding != BindOff && c.Binding != BindWarn && c.Binding != BindStrict:
 		return fmt.Errorf("cse: binding %q is none of %q, %q, %q", c.Binding, BindOff, BindWarn, BindStrict)
+	case c.Signed != SignedAuto && c.Signed != SignedStrict && c.Signed != SignedReject:
+		return fmt.Errorf("cse: signed %q is none of %q, %q, %q", c.Signed, SignedAuto, SignedStrict, SignedReject)
 	}
-	_, err := c.context()
-	return err
-}
-
-// context is that of new messages.
-func (c Config) context() (message.Context, error) {
-	if c.Volume == "" {
-		return message.Context{}, nil
-	}
-	return message.NewContext(map[string]string{volumeEntry: c.Volume})
+	return nil
 }
 
 // modeOf is the word for what protects a message.

@@ -58,7 +58,7 @@ func openEmulator(t *testing.T, dialect string, cfg s3store.Config) objstore.Sto
 }
 
 // newRing is a keyring with a random AES key.
-func newRing(t *testing.T) *keyring.Ring {
+func newRing(t testing.TB) *keyring.Ring {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string][]byte{"key": random(32), "keyring": []byte("- {type: raw-aes, namespace: tests, name: random, key_file: key}\n")} {
@@ -66,7 +66,7 @@ func newRing(t *testing.T) *keyring.Ring {
 			t.Fatal(err)
 		}
 	}
-	r, _, err := keyring.Load(filepath.Join(dir, "keyring"))
+	r, _, err := keyring.Load(filepath.Join(dir, "keyring"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

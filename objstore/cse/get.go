@@ -34,7 +34,7 @@ func (b *bucket) get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 	if whole && !b.isOpened(ref) {
 		return b.getWhole(ctx, ref, opts)
 	}
-	o, err := b.open(ctx, "get", ref)
+	o, err := b.openToRead(ctx, "get", ref)
 	if err != nil {
 		return nil, objstore.Object{}, err
 	}
@@ -122,7 +122,7 @@ func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.G
 		_ = body.Close()
 		pinned := ref
 		pinned.ETag = raw.ETag
-		if _, err := b.open(ctx, "get", pinned); err != nil {
+		if _, err := b.openToRead(ctx, "get", pinned); err != nil {
 			return nil, raw, err
 		}
 		return b.get(ctx, pinned, opts)

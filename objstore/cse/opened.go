@@ -17,8 +17,9 @@ const (
 	// firstBytes are asked for to know an object: more than the header of one or two
 	// recipients, and all of a small file.
 	firstBytes = 8 << 10
-	// openTimeout bounds the questions that opening an object takes.
-	openTimeout = time.Minute
+	// openTimeout bounds the questions that opening an object takes, and the reading
+	// of it where its signature is to be verified.
+	openTimeout = 5 * time.Minute
 )
 
 // form is what an object is, as far as that is known without its key.
@@ -27,6 +28,8 @@ type form struct {
 	profile message.Profile
 	mode    objstore.Mode // of encryption; "" while nobody has unwrapped its key
 	suite   message.Suite
+	// signature is what became of it, "" where there is none or nobody has looked.
+	signature string
 }
 
 // opened is an object that was opened: a message whose header is authentic, and whose
@@ -67,10 +70,33 @@ func (b *bucket) open(ctx context.Context, op string, ref objstore.Ref) (*opened
 			return o, nil
 		}
 	}
-	result := b.s.opening.DoChan(fmt.Sprintf("%s\x00%s\x00%s\x00%s", ref.Bucket, ref.Key, ref.VersionID, ref.ETag), func() (any, error) {
+	return b.once(ctx, op, ref, "open", func(ctx context.Context) (*opened, error) { return b.openNow(ctx, op, ref) })
+}
+
+// openToRead is open for who is going to read: the policy on signatures holds.
+func (b *bucket) openToRead(ctx context.Context, op string, ref objstore.Ref) (*opened, error) {
+	o, err := b.open(ctx, op, ref)
+	if err != nil || o.plain || !o.suite.Signed() || o.signature != "" {
+		return o, err
+	}
+	ref.Bucket, ref.ETag = b.Name(), o.object.ETag
+	return b.once(ctx, op, ref, "signature", func(ctx context.Context) (*opened, error) {
+		checked := *o
+		if err := b.checkSignature(ctx, op, ref, &checked); err != nil {
+			return nil, err
+		}
+		b.remember(&checked)
+		return &checked, nil
+	})
+}
+
+// once asks a question about a version, or waits for the answer to another's.
+func (b *bucket) once(ctx context.Context, op string, ref objstore.Ref, what string, ask func(context.Context) (*opened, error)) (*opened, error) {
+	result := b.s.opening.DoChan(fmt.Sprintf("%s\x00%s\x00%s\x00%s\x00%s", what, ref.Bucket, ref.Key, ref.VersionID, ref.ETag), func() (any, error) {
+		// Detached: one caller that gives up must not fail the others.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
 		defer cancel()
-		return b.openNow(ctx, op, ref)
+		return ask(ctx)
 	})
 	select {
 	case r := <-result:
@@ -229,6 +255,6 @@ func (f form) show(o objstore.Object) (objstore.Object, error) {
 	}
 	o.Size, o.SizeKnown = l.Size(), true
 	o.ChecksumOfWhole = false // it is of what is stored
-	o.Encryption.CSE, o.Encryption.CSEMode = cseText(f.suite, f.profile.Frame), f.mode
+	o.Encryption.CSE, o.Encryption.CSEMode, o.Encryption.Verified = cseText(f.suite, f.profile.Frame), f.mode, f.signature
 	return o, nil
 }

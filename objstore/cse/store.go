@@ -23,8 +23,7 @@ type store struct {
 	objstore.Store
 	cfg     Config
 	keys    *keyring.Cache
-	context message.Context // of new messages
-	mode    objstore.Mode   // of new messages
+	mode    objstore.Mode // of new messages
 	forms   *lru.Cache[objstore.Ref, form]
 	opened  *lru.Cache[objstore.Ref, *opened]
 	opening singleflight.Group
@@ -45,11 +44,8 @@ func Wrap(inner objstore.Store, cfg Config) (objstore.Store, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	c, err := cfg.context()
-	if err != nil {
-		return nil, err
-	}
-	s := &store{Store: inner, cfg: cfg, keys: keyring.NewCache(cfg.Keyring), context: c, mode: modeOf(cfg.Keyring.WrapsByKMS())}
+	s := &store{Store: inner, cfg: cfg, keys: keyring.NewCache(cfg.Keyring), mode: modeOf(cfg.Keyring.WrapsByKMS())}
+	var err error
 	if s.forms, err = lru.New[objstore.Ref, form](formsRemembered); err != nil {
 		return nil, err
 	}

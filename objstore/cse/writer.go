@@ -18,7 +18,7 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 		}
 		return &markerWriter{Writer: w, b: b, key: key}, nil
 	}
-	m, err := b.s.keys.Wrap(ctx, b.s.context)
+	m, err := b.s.keys.Wrap(ctx, b.s.cfg.Context)
 	if err != nil {
 		return nil, b.unwrapping("create", key, err)
 	}

@@ -2,12 +2,15 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go"
 
+	"coffer/objstore"
 	"coffer/objstore/cse/message"
 )
 
@@ -18,6 +21,52 @@ const kmsProvider = "aws-kms"
 type KMSClient interface {
 	Encrypt(context.Context, *kms.EncryptInput, ...func(*kms.Options)) (*kms.EncryptOutput, error)
 	Decrypt(context.Context, *kms.DecryptInput, ...func(*kms.Options)) (*kms.DecryptOutput, error)
+}
+
+// KMSClients returns a client for a region, "" for the one that is configured.
+type KMSClients func(region string) (KMSClient, error)
+
+// NewKMSClient returns a client for a region, "" for that of cfg. Its endpoint is that
+// of AWS unless cfg, AWS_ENDPOINT_URL_KMS or AWS_ENDPOINT_URL names another.
+func NewKMSClient(cfg aws.Config, region string) KMSClient {
+	return kms.NewFromConfig(cfg, func(o *kms.Options) {
+		if region != "" {
+			o.Region = region
+		}
+	})
+}
+
+// regionOf is the region in a key's ARN, "" for other names.
+func regionOf(id string) string {
+	if parts := strings.Split(id, ":"); len(parts) > 3 && parts[0] == "arn" {
+		return parts[3]
+	}
+	return ""
+}
+
+// kmsKinds are the errors of KMS by what a caller can do about them; what is not here
+// and has a code is a refusal.
+var kmsKinds = map[string]objstore.Kind{
+	"ThrottlingException": objstore.Throttled, "LimitExceededException": objstore.Throttled, "RequestLimitExceeded": objstore.Throttled,
+	"KMSInternalException": objstore.Unavailable, "DependencyTimeoutException": objstore.Unavailable, "KeyUnavailableException": objstore.Unavailable,
+	"InternalFailure": objstore.Unavailable, "ServiceUnavailable": objstore.Unavailable,
+	"ExpiredTokenException": objstore.Expired, "ExpiredToken": objstore.Expired,
+}
+
+// kmsError gives an error of KMS its kind.
+func kmsError(op, id string, err error) error {
+	kind := objstore.Unavailable
+	var coded smithy.APIError
+	switch {
+	case errors.Is(err, context.Canceled):
+		kind = objstore.Canceled
+	case errors.As(err, &coded):
+		var ok bool
+		if kind, ok = kmsKinds[coded.ErrorCode()]; !ok {
+			kind = objstore.KeyUnavailable
+		}
+	}
+	return &objstore.Error{Op: op, Key: id, Kind: kind, Err: err}
 }
 
 // AWSKMS is a key that never leaves AWS KMS, or a server with its API. KMS
@@ -59,7 +108,7 @@ func (k *AWSKMS) Wrap(ctx context.Context, key message.DataKey, c message.Contex
 		KeyId: &k.id, Plaintext: key.Bytes(), EncryptionContext: pairs(c), GrantTokens: k.grants,
 	})
 	if err != nil {
-		return message.EDK{}, err
+		return message.EDK{}, kmsError("encrypt a data key", k.id, err)
 	}
 	// Readers ask for the key by its ARN, whatever it is called here.
 	arn := aws.ToString(out.KeyId)
@@ -93,7 +142,7 @@ func (k *AWSKMS) Unwrap(ctx context.Context, _ message.Suite, c message.Context,
 		KeyId: &k.id, CiphertextBlob: e.Ciphertext, EncryptionContext: pairs(c), GrantTokens: k.grants,
 	})
 	if err != nil {
-		return message.DataKey{}, err
+		return message.DataKey{}, kmsError("decrypt a data key", k.id, err)
 	}
 	if arn := aws.ToString(out.KeyId); arn != e.Info {
 		return message.DataKey{}, fmt.Errorf("KMS decrypted under %.200q, and the header says %.200q", arn, e.Info)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/goccy/go-yaml"
+
+	"coffer/objstore/cse/message"
 )
 
 // maxFile is more bytes than a keyring file has use for, maxPEM than a key of 16,384
@@ -31,6 +33,11 @@ type keyEntry struct {
 	PublicKey      string `yaml:"public_key"`
 	PrivateKey     string `yaml:"private_key"`
 	PassphraseFile string `yaml:"passphrase_file"`
+	// KeyID is the id, alias or ARN of a key of AWS KMS. EncryptionContext is what
+	// its policy wants to see, and in every message then.
+	KeyID             string            `yaml:"key_id"`
+	EncryptionContext map[string]string `yaml:"encryption_context"`
+	GrantTokens       []string          `yaml:"grant_tokens"`
 	// DecryptOnly: new messages are not for this key.
 	DecryptOnly bool `yaml:"decrypt_only"`
 }
@@ -41,10 +48,14 @@ type keyFile struct {
 	Keys   []keyEntry `yaml:"keys"`
 }
 
+// volumeEntry is the name of the volume in contexts.
+const volumeEntry = "coffer-vol"
+
 // Load reads a keyring file: a YAML list of keys, or a mapping with the list as keys and
-// the volume's name, which it returns as well, as volume. Paths in it are relative to
-// its directory. New messages are for all keys but those that are decrypt_only.
-func Load(name string) (r *Ring, volume string, err error) {
+// the volume's name as volume. Paths in it are relative to its directory. New messages
+// are for all keys but those that are decrypt_only; c is what their contexts have to
+// have. Clients of AWS KMS come from kms, where there is a key of it.
+func Load(name string, kms KMSClients) (r *Ring, c message.Context, err error) {
 	st, err := os.Stat(name)
 	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxFile) {
 		err = errors.New("it is no file of a sensible length")
@@ -57,13 +68,16 @@ func Load(name string) (r *Ring, volume string, err error) {
 	if err == nil {
 		f, err = parseFile(text)
 	}
+	if err == nil {
+		c, err = f.context()
+	}
 	var members []Member
 	for i, k := range f.Keys {
 		if err != nil {
 			break
 		}
 		var m Member
-		if m, err = k.open(filepath.Dir(name)); err != nil {
+		if m, err = k.open(filepath.Dir(name), kms); err != nil {
 			err = fmt.Errorf("key %d: %w", i+1, err)
 		}
 		members = append(members, m)
@@ -72,9 +86,26 @@ func Load(name string) (r *Ring, volume string, err error) {
 		r, err = New(members...)
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("keyring %s: %w", name, err)
+		return nil, message.Context{}, fmt.Errorf("keyring %s: %w", name, err)
 	}
-	return r, f.Volume, nil
+	return r, c, nil
+}
+
+// context is what messages have for the volume and for keys of a KMS.
+func (f keyFile) context() (message.Context, error) {
+	all := map[string]string{}
+	if f.Volume != "" {
+		all[volumeEntry] = f.Volume
+	}
+	for i, k := range f.Keys {
+		for name, value := range k.EncryptionContext {
+			if other, ok := all[name]; ok && other != value {
+				return message.Context{}, fmt.Errorf("key %d: a message has one value of %q in its context, not %q and %q", i+1, name, other, value)
+			}
+			all[name] = value
+		}
+	}
+	return message.NewContext(all)
 }
 
 func parseFile(text []byte) (keyFile, error) {
@@ -94,7 +125,7 @@ func parseFile(text []byte) (keyFile, error) {
 }
 
 // open reads the key's files, whose paths are relative to dir.
-func (k keyEntry) open(dir string) (m Member, err error) {
+func (k keyEntry) open(dir string, kms KMSClients) (m Member, err error) {
 	for _, path := range []*string{&k.KeyFile, &k.PublicKey, &k.PrivateKey, &k.PassphraseFile} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
@@ -106,12 +137,28 @@ func (k keyEntry) open(dir string) (m Member, err error) {
 		m.Key, err = k.openAES()
 	case "raw-rsa":
 		m.Key, err = k.openRSA()
+	case "aws-kms":
+		m.Key, err = k.openKMS(kms)
 	case "":
 		err = errors.New("it has no type")
 	default:
-		err = fmt.Errorf("type %q is neither raw-aes nor raw-rsa", k.Type)
+		err = fmt.Errorf("type %q is none of raw-aes, raw-rsa and aws-kms", k.Type)
+	}
+	if err == nil && k.Type != "aws-kms" && (k.KeyID != "" || len(k.EncryptionContext) > 0 || len(k.GrantTokens) > 0) {
+		err = errors.New("key_id, encryption_context and grant_tokens are those of an aws-kms key")
 	}
 	return m, err
+}
+
+func (k keyEntry) openKMS(kms KMSClients) (Key, error) {
+	if k.KeyID == "" || k.Namespace != "" || k.Name != "" || k.KeyFile != "" || k.Padding != "" || k.PublicKey != "" || k.PrivateKey != "" {
+		return nil, errors.New("an aws-kms key has a key_id, and none of the fields of raw keys")
+	}
+	client, err := kms(regionOf(k.KeyID))
+	if err != nil {
+		return nil, err
+	}
+	return NewAWSKMS(client, k.KeyID, k.GrantTokens...)
 }
 
 func (k keyEntry) openAES() (Key, error) {

@@ -75,7 +75,7 @@ func TestRings(t *testing.T) {
 	load := func(text string) *Ring {
 		t.Helper()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "ring"), []byte(text), 0o600))
-		r, _, err := Load(filepath.Join(dir, "ring"))
+		r, _, err := Load(filepath.Join(dir, "ring"), nil)
 		require.NoError(t, err)
 		return r
 	}
@@ -128,8 +128,9 @@ func TestRings(t *testing.T) {
 		})
 	}
 	load("volume: v\nkeys:\n" + aes("a", "aes256"))
-	_, volume, err := Load(filepath.Join(dir, "ring"))
+	_, c, err := Load(filepath.Join(dir, "ring"), nil)
 	require.NoError(t, err)
+	volume, _ := c.Get("coffer-vol")
 	require.Equal(t, "v", volume)
 }
 
@@ -180,16 +181,21 @@ func TestBadFiles(t *testing.T) {
 		"- {type: raw-rsa, namespace: n, name: k, padding: oaep-sha256, public_key: other.pem, private_key: private.pem}": "is not that of the private key",
 		"- {type: raw-rsa, namespace: n, name: k, padding: oaep-sha256, public_key: public.pem, decrypt_only: true}":      "needs a private_key",
 		"- {type: raw-rsa, namespace: n, name: k, padding: oaep-sha256, public_key: public.pem, passphrase_file: aes}":    "passphrase_file is that of",
+		"- {type: aws-kms}":                                                  "has a key_id",
+		"- {type: aws-kms, key_id: alias/a, name: k}":                        "none of the fields of raw keys",
+		"- {type: raw-aes, namespace: n, name: k, key_file: aes, key_id: a}": "those of an aws-kms key",
+		"- {type: aws-kms, key_id: a, encryption_context: {x: a}}\n- {type: aws-kms, key_id: b, encryption_context: {x: b}}": "one value",
+		"- {type: aws-kms, key_id: a, encryption_context: {aws-crypto-public-key: a}}":                                       "reserved",
 		"- type: [": "",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "ring"), []byte(text), 0o600))
-		_, _, err := Load(filepath.Join(dir, "ring"))
+		_, _, err := Load(filepath.Join(dir, "ring"), nil)
 		require.Error(t, err, text)
 		require.ErrorContains(t, err, want, text)
 		require.NotContains(t, err.Error(), "SECRET", text)
 		require.NotContains(t, err.Error(), aesKey[:16], text)
 	}
-	_, _, err = Load(filepath.Join(dir, "none"))
+	_, _, err = Load(filepath.Join(dir, "none"), nil)
 	require.ErrorContains(t, err, "no such file")
 }
 
@@ -240,7 +246,7 @@ func TestOpenSSL(t *testing.T) {
 	}
 	load := func(fields string) (*Ring, error) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "ring"), []byte("- {type: raw-rsa, namespace: MyAppKeys, name: S3RSAKey, padding: oaep-sha256, "+fields+"}"), 0o600))
-		r, _, err := Load(filepath.Join(dir, "ring"))
+		r, _, err := Load(filepath.Join(dir, "ring"), nil)
 		return r, err
 	}
 	w, err := load("public_key: public.pem")

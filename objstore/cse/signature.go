@@ -1,0 +1,69 @@
+package cse
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"coffer/objstore"
+)
+
+// Signed says what is done with messages that are signed, as most libraries write them.
+type Signed string
+
+// The values of Signed. What a signature adds to the tags of the frames depends on the
+// keyring: under an RSA key nothing, for whoever can write can sign.
+const (
+	// SignedAuto verifies the signature of an object of up to 64 MiB when it is
+	// opened. Longer ones are read frame by frame, as if they had none.
+	SignedAuto Signed = "auto"
+	// SignedStrict verifies every signature before anything is read.
+	SignedStrict Signed = "strict"
+	// SignedReject reads no signed messages.
+	SignedReject Signed = "reject"
+)
+
+// verifiedAtOpen is how long an object may be whose signature SignedAuto verifies: all
+// of it has to be read.
+const verifiedAtOpen = 64 << 20
+
+// What became of a signature; the values of user.s3.cse.verified.
+const (
+	signatureVerified   = "signature"
+	signatureUnverified = "no"
+)
+
+// checkSignature does what the policy says with a signed message, whose layout is proved.
+func (b *bucket) checkSignature(ctx context.Context, op string, ref objstore.Ref, o *opened) error {
+	stored := o.object.StoredSize
+	switch {
+	case b.s.cfg.Signed == SignedReject:
+		return b.failf(op, ref.Key, objstore.Unsupported, "the message is signed, and this mount reads none that is (cse-signed: auto does)")
+	case b.s.cfg.Signed == SignedAuto && stored > verifiedAtOpen:
+		o.signature = signatureUnverified
+		b.s.warnOnce("signature", "signatures of objects of more than 64 MiB are not verified (cse-signed: strict does)", "key", b.Name()+"/"+ref.Key)
+		return nil
+	}
+	v, err := o.Verifier()
+	if err != nil {
+		return b.fail(op, ref.Key, err)
+	}
+	begin := o.layout.Header
+	body, _, err := b.Bucket.Get(ctx, ref, objstore.GetOptions{Range: objstore.Range{Offset: begin, Length: stored - begin}})
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(v, body, stored-begin-o.layout.Footer)
+	var footer []byte
+	if err == nil {
+		footer, err = io.ReadAll(body)
+	}
+	if err := errors.Join(err, body.Close()); err != nil {
+		return err
+	}
+	if err := v.Verify(footer); err != nil {
+		return b.damaged(ref.Key, o, err)
+	}
+	o.signature = signatureVerified
+	return nil
+}

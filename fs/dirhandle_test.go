@@ -284,3 +284,38 @@ func TestAttributesAreNotGuessed(t *testing.T) {
 		}
 	})
 }
+
+// TestSlowReadersGetAttributes: HEADs take longer than the listing of a long directory,
+// whose names are not believed any more when their turn comes; they are asked for, once,
+// many at a time.
+func TestSlowReadersGetAttributes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &flatBucket{files: 3000, takes: 30 * time.Millisecond}
+		d := listDir(t, b, AttributesFull)
+		d.fsys.attributesWanted.Store(true)
+		k := openKernelDir(t, d)
+		defer k.close()
+		page, _ := k.page(0, 1<<20, true)
+		k.lookup(page[2].Name)
+		off := page[len(page)-1].Off
+		for range 3 {
+			time.Sleep(d.fsys.cfg.MetadataTTL)
+			before, began := b.heads.Load(), time.Now()
+			page, outs := k.page(off, 64<<10, true)
+			took := time.Since(began)
+			off = page[len(page)-1].Off
+			for i, e := range page[1:] {
+				if outs[i+1].NodeId == 0 {
+					t.Fatalf("%s goes out alone", e.Name)
+				}
+			}
+			if asked := int(b.heads.Load() - before); asked > len(page)+2*headsInFlight {
+				t.Errorf("%d HEADs for %d names", asked, len(page))
+			}
+			if limit := 2 * b.takes * time.Duration(len(page)/headsInFlight+1); took > limit {
+				t.Errorf("%d names took %v, want %v", len(page), took, limit)
+			}
+			k.lookup(page[0].Name)
+		}
+	})
+}

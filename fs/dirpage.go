@@ -45,6 +45,7 @@ func (p *pageAnswer) isFull() bool { return p.most > 0 && p.names >= p.most }
 // beginPage finds out what the page behind h.at is wanted with.
 func (h *dirHandle) beginPage() {
 	d, last := h.dir, h.answer
+	h.sent = 0 // of those that were sent some may be too old by now
 	h.answer = pageAnswer{withAttributes: last.withAttributes}
 	switch {
 	case h.at == 0:
@@ -62,15 +63,28 @@ func (h *dirHandle) beginPage() {
 }
 
 // askAhead sends the HEADs for the entries that follow, as many as may be under
-// way at a time.
+// way at a time. In a long directory they take longer than the listing, which runs
+// ahead of them: what was listed so long ago that it will soon not be believed is asked
+// for even if it is remembered, and is as new as the answer then.
 func (h *dirHandle) askAhead() {
 	d := h.dir
 	for h.off < h.at+headsInFlight && h.list() {
 	}
 	for h.sent = max(h.sent, h.at-1); h.sent < h.off; h.sent++ {
-		n := h.listed[uint64(len(h.listed))-(h.off-h.sent)]
-		if !n.isDir && n.entry.Key != "" && !d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, n.entry) {
+		n := &h.listed[uint64(len(h.listed))-(h.off-h.sent)]
+		if n.isDir || n.entry.Key == "" {
+			continue
+		}
+		now := time.Now()
+		old := now.Sub(n.at) >= d.fsys.cfg.MetadataTTL/2
+		if old {
+			d.fsys.heads.outdate(d.bucket.Name(), n.entry.Key)
+		}
+		if !d.fsys.heads.askAhead(d.fsys.ahead, &d.fsys.background, d.bucket, n.entry) {
 			return
+		}
+		if old {
+			n.at = now
 		}
 	}
 }

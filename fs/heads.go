@@ -77,6 +77,11 @@ func (h *heads) recall(bucket string, e objstore.Entry) (objstore.Object, bool) 
 // forget drops what is known and being asked of key, after an own change.
 func (h *heads) forget(bucket, key string) {
 	h.flights.Forget(flight(bucket, key))
+	h.outdate(bucket, key)
+}
+
+// outdate drops what is known of key: whoever asks next asks the store.
+func (h *heads) outdate(bucket, key string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.young, headKey{bucket, key})

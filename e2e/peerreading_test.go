@@ -367,7 +367,7 @@ var readJobs = []readJob{
 		bare: func(env []string) error { return bareList(env, "bench", "many/", 100_000) }},
 	{sites: "versitygw", name: "ls -l of 100,000 with stored attributes", set: "many", unit: byEntries, amount: 100_000, programs: []string{"Coffer", "s3fs", "rclone"},
 		do: lines(100_001, "ls", "-l", "many")},
-	{sites: "versitygw", name: "find of 100,000 in 1,000 directories", set: "tree", unit: byEntries, amount: 100_000, do: lines(100_000, "find", "tree", "-type", "f"),
+	{sites: "versitygw", name: "find of 100,000 in 1,000 directories", set: "tree", unit: byEntries, amount: 100_000, args: listed, do: lines(100_000, "find", "tree", "-type", "f"),
 		bare: func(env []string) error { return bareList(env, "bench", "tree/", 100_000) }},
 	{sites: "versitygw", name: "mount and first ls; then idle", set: "medium", unit: bySeconds, amount: 1, mounting: true, do: func(r *peerRun) error {
 		_, err := os.ReadDir(r.dir)

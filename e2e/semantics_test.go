@@ -22,7 +22,7 @@ func TestSemanticsPageNamesRealTests(t *testing.T) {
 	page, err := os.ReadFile("../fs/SEMANTICS.md")
 	must(t, err)
 	tests := map[string]bool{}
-	for _, dir := range []string{".", "../fs", "../cache", "../objstore/s3store"} {
+	for _, dir := range []string{".", "../fs", "../cache", "../objstore/s3store", "../objstore/cse"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 		must(t, err)
 		for _, f := range files {

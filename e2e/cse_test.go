@@ -279,6 +279,9 @@ func TestVerifyAndDecrypt(t *testing.T) {
 	c.put(t, "bucket", "four", sealed)
 	want(t, filepath.Join(d, "four"), data)
 
+	if out, err := m.run("check", "--cse-keyring", ring, "s3://bucket"); err != nil || !strings.Contains(out, "CSE-C") {
+		t.Errorf("check: %s, %v", out, err)
+	}
 	if out, err := m.run("verify", "--cse-keyring", ring, "s3://bucket"); err != nil || !strings.Contains(out, "4 objects with 800000 bytes were read, 0 cannot be trusted") {
 		t.Errorf("verify: %s, %v", out, err)
 	}

@@ -52,12 +52,12 @@ type checkReport struct {
 // the word that user.s3.encryption shows for new objects, "" when it is not
 // known.
 type storeReport struct {
-	Endpoint   string        `json:"endpoint"`
-	Region     string        `json:"region"`
-	Bucket     string        `json:"bucket,omitempty"`
-	Encryption objstore.Mode `json:"encryption,omitempty"`
-	SSE        string        `json:"sse,omitempty"`
-	KMSKeyID   string        `json:"kms_key_id,omitempty"`
+	Endpoint   string `json:"endpoint"`
+	Region     string `json:"region"`
+	Bucket     string `json:"bucket,omitempty"`
+	Encryption string `json:"encryption,omitempty"`
+	SSE        string `json:"sse,omitempty"`
+	KMSKeyID   string `json:"kms_key_id,omitempty"`
 	// CustomerKeyMD5 names the key of SSE-C.
 	CustomerKeyMD5 string          `json:"customer_key_md5,omitempty"`
 	BucketKey      bool            `json:"bucket_key,omitempty"`
@@ -67,7 +67,7 @@ type storeReport struct {
 func newStoreReport(r s3store.Report) *storeReport {
 	return &storeReport{
 		Endpoint: r.Endpoint, Region: r.Region, Bucket: r.Bucket, Checks: r.Checks,
-		Encryption: r.Encryption.Mode, SSE: r.Encryption.SSEHeader(), KMSKeyID: r.Encryption.KMSKeyID,
+		Encryption: r.Encryption.Word(), SSE: r.Encryption.SSEHeader(), KMSKeyID: r.Encryption.KMSKeyID,
 		CustomerKeyMD5: r.Encryption.CustomerKeyMD5, BucketKey: r.Encryption.BucketKey,
 	}
 }
@@ -160,6 +160,17 @@ func checkStore(ctx context.Context, store *connection, cfg Config, plan checkPl
 		return err
 	}
 	report.Store = newStoreReport(found)
+	if store.clientSide && plan.src.Bucket != "" && access == nil {
+		b, err := store.Open(ctx, plan.src.Bucket)
+		if err != nil {
+			return err
+		}
+		enc, err := b.Protection(ctx, plan.src.Prefix)
+		if err != nil {
+			return err
+		}
+		report.Store.Encryption = enc.Word()
+	}
 	if access != nil {
 		return access
 	}
@@ -168,7 +179,7 @@ func checkStore(ctx context.Context, store *connection, cfg Config, plan checkPl
 			return err
 		}
 	}
-	if plan.src.Bucket != "" && !found.Encryption.Encrypted() && !cfg.AllowUnencrypted {
+	if plan.src.Bucket != "" && !found.Encryption.Encrypted() && !store.clientSide && !cfg.AllowUnencrypted {
 		return fmt.Errorf("s3://%s: %w", plan.src.Bucket, objstore.Unencrypted)
 	}
 	return nil

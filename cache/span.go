@@ -61,11 +61,20 @@ func (s *Span) Release() {
 // ready reports whether wait returns at once.
 func (s *Span) ready(off int64) bool {
 	for _, b := range s.blocks {
-		if b.filled.Load() < min(off+int64(s.n)-b.offset(), int64(len(b.data))) {
+		if b.filled.Load() < b.needed(off+int64(s.n)) {
 			return false
 		}
 	}
 	return true
+}
+
+// needed is how many bytes of the block a read up to end waits for: those that it is
+// for, and all of a part, which the tally counts as a whole.
+func (b *Block) needed(end int64) int64 {
+	if b.partial() {
+		return int64(len(b.data))
+	}
+	return min(end-b.offset(), int64(len(b.data)))
 }
 
 // wait returns when the bytes of the read at off are there, and cuts the
@@ -75,7 +84,7 @@ func (s *Span) wait(ctx context.Context, off int64) error {
 	for i, b := range s.blocks {
 		start := b.offset()
 		from, to := max(off-start, 0), min(end-start, int64(len(b.data)))
-		if err := b.wait(ctx, to); err != nil {
+		if err := b.wait(ctx, b.needed(end)); err != nil {
 			return err
 		}
 		if b.ahead {

@@ -229,3 +229,26 @@ func BenchmarkTally(b *testing.B) {
 		})
 	}
 }
+
+// A read waits for all of a part of a block, which is counted as a whole, and of a block
+// for the bytes that it is for.
+func TestReadsWaitForWholeParts(t *testing.T) {
+	const block = 64 << 10
+	c := testCache(t, Config{})
+	for _, part := range []Part{{}, {From: 4096, To: 12288}} {
+		n := block
+		if part != (Part{}) {
+			n = int(part.To - part.From)
+		}
+		require.NoError(t, c.pool.budget.Acquire(t.Context(), c.pool.cost(n)))
+		b, err := c.pool.newBlock(Key{Key: "k", Part: part}, n, false)
+		require.NoError(t, err)
+		want := int64(n)
+		if part == (Part{}) {
+			want = 5000
+		}
+		require.Equal(t, want, b.needed(5000))
+		require.EqualValues(t, n, b.needed(10*block))
+		b.release()
+	}
+}

@@ -39,8 +39,8 @@ func TestOddBuckets(t *testing.T) {
 			wantErrno(t, "read", err, syscall.EACCES)
 			m.wantLog(t, `open bucket \"bucket\"`, "lets the requester pay, agree")
 		},
-		"requester pays, with --requester-pays": func(t *testing.T) {
-			m, _ := traitMount(t, emulator.Traits{Foreign: true, RequesterPays: true}, "--requester-pays")
+		"requester pays, with -o requester_pays": func(t *testing.T) {
+			m, _ := traitMount(t, emulator.Traits{Foreign: true, RequesterPays: true}, "-o", "requester_pays")
 			want(t, m.path("bucket", "file"), "data")
 			write(t, m.path("bucket", "new"), "new")
 			must(t, os.Rename(m.path("bucket", "new"), m.path("bucket", "newer")))

@@ -108,12 +108,17 @@ func (l *special) key() string {
 	return l.place.parent.prefixLocked() + l.place.name
 }
 
+// parent returns the directory that l is in, and its name there.
+func (l *special) parent() (*dir, string) {
+	l.fsys.tree.RLock()
+	defer l.fsys.tree.RUnlock()
+	return l.place.parent, l.place.name
+}
+
 // Setattr implements gofuse.NodeSetattrer. Attributes are part of the metadata,
 // so the object is stored anew in place.
 func (l *special) Setattr(ctx context.Context, _ gofuse.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	l.fsys.tree.RLock()
-	parent, nm := l.place.parent, l.place.name
-	l.fsys.tree.RUnlock()
+	parent, nm := l.parent()
 	dctx, leave, err := parent.change(ctx)
 	if err != nil {
 		return toErrno(err)
@@ -197,9 +202,7 @@ func (l *special) read(ctx context.Context, key string) (string, error) {
 
 // unlist makes the directory forget what a listing told of the link.
 func (l *special) unlist() {
-	l.fsys.tree.RLock()
-	parent, nm := l.place.parent, l.place.name
-	l.fsys.tree.RUnlock()
+	parent, nm := l.parent()
 	parent.unlist(nm)
 }
 

@@ -143,7 +143,7 @@ func openFrames(ctx context.Context, o *message.Opener, w io.Writer, body io.Rea
 		if err := readFrame(body, frame, i); err != nil {
 			return nil, err
 		}
-		if binary.BigEndian.Uint32(frame) == 1<<32-1 {
+		if message.IsFinal(frame) {
 			frame = frame[:message.FinalPrefix]
 			if err := readFrame(body, frame[message.FramePrefix:], i); err != nil {
 				return nil, err

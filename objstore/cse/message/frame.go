@@ -17,6 +17,10 @@ const (
 // finalMark stands before the sequence number of the final frame.
 const finalMark = 1<<32 - 1
 
+// IsFinal reports whether a frame that begins so, with [FramePrefix] bytes, says that it
+// is the final one; that it is, [Opener.OpenFinal] proves.
+func IsFinal(prefix []byte) bool { return binary.BigEndian.Uint32(prefix) == finalMark }
+
 // body seals and opens the frames of one message.
 type body struct {
 	keys keys

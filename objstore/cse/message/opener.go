@@ -62,7 +62,7 @@ func (o *Opener) Open(dst []byte, i int64, frame []byte) ([]byte, error) {
 		return nil, fail(Malformed, frameName(i), "%d bytes, a regular frame has %d", len(frame), want)
 	}
 	switch got := binary.BigEndian.Uint32(frame); {
-	case got == finalMark:
+	case IsFinal(frame):
 		return nil, fail(Malformed, frameName(i), "a final frame where a regular one must be")
 	case got != seq:
 		return nil, fail(Malformed, frameName(i), "sequence number %d, not %d", got, seq)

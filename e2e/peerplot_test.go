@@ -16,9 +16,9 @@ import (
 // right. Hand-made SVG: forty lines for what a library brings fonts, rasters
 // and a dependency.
 const (
-	plotLabel = 230 // pixels left of the bars
-	plotPanel = 330 // of each panel, of which the longest bar has
-	plotBar   = 270
+	plotLeft  = 8   // pixels beside the first panel
+	plotPanel = 430 // of each panel, of which the longest bar has
+	plotBar   = 360
 	plotLine  = 13 // of each bar
 )
 
@@ -35,7 +35,7 @@ func writePlot(w io.Writer, rows []row, columns []string) error {
 			}
 		}
 	}
-	right := plotLabel + plotPanel
+	right := plotLeft + plotPanel
 	text := func(x, y int, class, s string) {
 		fmt.Fprintf(&body, `<text x="%d" y="%d" class="%s">`, x, y, cmp.Or(class, "t"))
 		_ = xml.EscapeText(&body, []byte(s)) // a strings.Builder takes all
@@ -50,28 +50,29 @@ func writePlot(w io.Writer, rows []row, columns []string) error {
 		text(x+n+4, y+plotLine-4, "", short(value))
 	}
 	y := 20
-	text(plotLabel, y, "h", "throughput, MiB/s")
+	text(plotLeft, y, "h", "throughput, MiB/s")
 	text(right, y, "h", "processor of the daemon, s/GiB")
 	y += 12
 	for _, r := range rows {
 		if r.unit != byBytes {
 			continue
 		}
-		text(8, y+plotLine-4, "", r.name)
+		text(plotLeft, y+plotLine-4, "", r.name) // above its bars: some names are long
+		y += plotLine
 		for i, name := range columns {
 			f, ok := r.cells[name]
 			if !ok || f.problem != "" {
 				continue
 			}
 			colour := plotColours[i%len(plotColours)]
-			bar(plotLabel, y, colour, r.rate(f), most)
+			bar(plotLeft, y, colour, r.rate(f), most)
 			bar(right, y, colour, r.cost(f), dearest)
 			y += plotLine
 		}
 		y += 8
 	}
 	for i, name := range columns {
-		x := 8 + i*125
+		x := plotLeft + i*125
 		fmt.Fprintf(&body, `<rect x="%d" y="%d" width="10" height="10" fill="%s"/>`+"\n", x, y, plotColours[i%len(plotColours)])
 		text(x+14, y+9, "", name)
 	}
@@ -79,7 +80,7 @@ func writePlot(w io.Writer, rows []row, columns []string) error {
 <style>text{font:11px sans-serif;fill:#333}.h{font-weight:bold}</style>
 <rect width="100%%" height="100%%" fill="#fff"/>
 %s</svg>
-`, max(right+plotPanel, 8+125*len(columns)), y+20, body.String())
+`, max(right+plotPanel, plotLeft+125*len(columns)), y+20, body.String())
 	return err
 }
 

@@ -30,7 +30,7 @@ func clientEncryption(ctx context.Context, cfg Config, log *slog.Logger) (*cse.C
 	if cfg.CSEKeyring == "" || cfg.CSEMode.value == cseOff {
 		return nil, nil
 	}
-	ring, keyContext, err := keyring.Load(cfg.CSEKeyring, kmsClients(ctx, cfg))
+	ring, keyContext, err := keyring.Load(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
 	if err != nil {
 		return nil, err
 	}

@@ -66,7 +66,7 @@ func newRing(t testing.TB) *keyring.Ring {
 			t.Fatal(err)
 		}
 	}
-	r, _, err := keyring.Load(filepath.Join(dir, "keyring"), nil)
+	r, _, err := keyring.Load(t.Context(), filepath.Join(dir, "keyring"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

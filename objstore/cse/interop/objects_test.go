@@ -27,7 +27,7 @@ func ringOf(t *testing.T, k rawKey) *keyring.Ring {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "key"), []byte(k.Key), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ring"), []byte(fmt.Sprintf("- {type: raw-aes, namespace: %s, name: %q, key_file: key}", k.Namespace, k.Name)), 0o600))
-	r, _, err := keyring.Load(filepath.Join(dir, "ring"), nil)
+	r, _, err := keyring.Load(t.Context(), filepath.Join(dir, "ring"), nil)
 	require.NoError(t, err)
 	return r
 }

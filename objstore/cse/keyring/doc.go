@@ -24,6 +24,9 @@
 // one, the store included, and nothing ties the context to it. See
 // [Key.Authenticates].
 //
-// Nothing is read here from files, and no passphrase is asked for: callers
-// bring bytes, and a client of KMS.
+// A [Volume] is a raw AES key for many: it lies in a file, wrapped for each of
+// its recipients, who can change without any message doing so.
+//
+// [Load] makes a Ring of a file. No passphrase is asked for, and callers bring
+// the client of KMS.
 package keyring

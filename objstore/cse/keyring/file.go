@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bytes"
+	"context"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -38,6 +39,11 @@ type keyEntry struct {
 	KeyID             string            `yaml:"key_id"`
 	EncryptionContext map[string]string `yaml:"encryption_context"`
 	GrantTokens       []string          `yaml:"grant_tokens"`
+	// File is a volume key file, Keys are those that may open it, and ID is the one
+	// that the volume key must have: under an RSA key anybody can make a file.
+	File string     `yaml:"file"`
+	ID   string     `yaml:"id"`
+	Keys []keyEntry `yaml:"keys"`
 	// DecryptOnly: new messages are not for this key.
 	DecryptOnly bool `yaml:"decrypt_only"`
 }
@@ -48,6 +54,9 @@ type keyFile struct {
 	Keys   []keyEntry `yaml:"keys"`
 }
 
+// volumeType is the type of an entry for a volume key file.
+const volumeType = "volume-key"
+
 // volumeEntry is the name of the volume in contexts.
 const volumeEntry = "coffer-vol"
 
@@ -55,32 +64,18 @@ const volumeEntry = "coffer-vol"
 // the volume's name as volume. Paths in it are relative to its directory. New messages
 // are for all keys but those that are decrypt_only; c is what their contexts have to
 // have. Clients of AWS KMS come from kms, where there is a key of it.
-func Load(name string, kms KMSClients) (r *Ring, c message.Context, err error) {
-	st, err := os.Stat(name)
-	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxFile) {
-		err = errors.New("it is no file of a sensible length")
-	}
-	var text []byte
-	if err == nil {
-		text, err = os.ReadFile(name)
-	}
-	var f keyFile
-	if err == nil {
-		f, err = parseFile(text)
-	}
+func Load(ctx context.Context, name string, kms KMSClients) (r *Ring, c message.Context, err error) {
+	f, err := readKeyring(name)
 	if err == nil {
 		c, err = f.context()
 	}
 	var members []Member
-	for i, k := range f.Keys {
-		if err != nil {
-			break
-		}
-		var m Member
-		if m, err = k.open(filepath.Dir(name), kms); err != nil {
-			err = fmt.Errorf("key %d: %w", i+1, err)
-		}
-		members = append(members, m)
+	if err == nil {
+		err = f.each(func(k keyEntry) error {
+			m, err := k.open(ctx, filepath.Dir(name), kms)
+			members = append(members, m)
+			return err
+		})
 	}
 	if err == nil {
 		r, err = New(members...)
@@ -89,6 +84,49 @@ func Load(name string, kms KMSClients) (r *Ring, c message.Context, err error) {
 		return nil, message.Context{}, fmt.Errorf("keyring %s: %w", name, err)
 	}
 	return r, c, nil
+}
+
+// readKeyring reads what a keyring file says, and none of the files that it names.
+func readKeyring(name string) (keyFile, error) {
+	text, err := readFile(name)
+	if err != nil {
+		return keyFile{}, err
+	}
+	return parseFile(text)
+}
+
+// readFile reads a file of a sensible length.
+func readFile(name string) ([]byte, error) {
+	st, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxFile {
+		return nil, fmt.Errorf("%s is no file of a sensible length", name)
+	}
+	return os.ReadFile(name)
+}
+
+// each calls do with every key, and says in the error which one it was.
+func (f keyFile) each(do func(keyEntry) error) error {
+	for i, k := range f.Keys {
+		if err := do(k); err != nil {
+			return fmt.Errorf("key %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// eachEntry calls do with every key of a keyring file, and its directory.
+func eachEntry(name string, do func(k keyEntry, dir string) error) error {
+	f, err := readKeyring(name)
+	if err == nil {
+		err = f.each(func(k keyEntry) error { return do(k, filepath.Dir(name)) })
+	}
+	if err != nil {
+		return fmt.Errorf("keyring %s: %w", name, err)
+	}
+	return nil
 }
 
 // context is what messages have for the volume and for keys of a KMS.
@@ -125,8 +163,8 @@ func parseFile(text []byte) (keyFile, error) {
 }
 
 // open reads the key's files, whose paths are relative to dir.
-func (k keyEntry) open(dir string, kms KMSClients) (m Member, err error) {
-	for _, path := range []*string{&k.KeyFile, &k.PublicKey, &k.PrivateKey, &k.PassphraseFile} {
+func (k keyEntry) open(ctx context.Context, dir string, kms KMSClients) (m Member, err error) {
+	for _, path := range []*string{&k.KeyFile, &k.PublicKey, &k.PrivateKey, &k.PassphraseFile, &k.File} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}
@@ -139,13 +177,18 @@ func (k keyEntry) open(dir string, kms KMSClients) (m Member, err error) {
 		m.Key, err = k.openRSA()
 	case "aws-kms":
 		m.Key, err = k.openKMS(kms)
+	case volumeType:
+		m.Key, err = k.openVolume(ctx, dir, kms)
 	case "":
 		err = errors.New("it has no type")
 	default:
-		err = fmt.Errorf("type %q is none of raw-aes, raw-rsa and aws-kms", k.Type)
+		err = fmt.Errorf("type %q is none of raw-aes, raw-rsa, aws-kms and volume-key", k.Type)
 	}
 	if err == nil && k.Type != "aws-kms" && (k.KeyID != "" || len(k.EncryptionContext) > 0 || len(k.GrantTokens) > 0) {
 		err = errors.New("key_id, encryption_context and grant_tokens are those of an aws-kms key")
+	}
+	if err == nil && k.Type != volumeType && (k.File != "" || k.ID != "" || len(k.Keys) > 0) {
+		err = errors.New("file, id and keys are those of a volume-key")
 	}
 	return m, err
 }

@@ -75,7 +75,7 @@ func TestRings(t *testing.T) {
 	load := func(text string) *Ring {
 		t.Helper()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "ring"), []byte(text), 0o600))
-		r, _, err := Load(filepath.Join(dir, "ring"), nil)
+		r, _, err := Load(t.Context(), filepath.Join(dir, "ring"), nil)
 		require.NoError(t, err)
 		return r
 	}
@@ -128,7 +128,7 @@ func TestRings(t *testing.T) {
 		})
 	}
 	load("volume: v\nkeys:\n" + aes("a", "aes256"))
-	_, c, err := Load(filepath.Join(dir, "ring"), nil)
+	_, c, err := Load(t.Context(), filepath.Join(dir, "ring"), nil)
 	require.NoError(t, err)
 	volume, _ := c.Get("coffer-vol")
 	require.Equal(t, "v", volume)
@@ -189,13 +189,13 @@ func TestBadFiles(t *testing.T) {
 		"- type: [": "",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "ring"), []byte(text), 0o600))
-		_, _, err := Load(filepath.Join(dir, "ring"), nil)
+		_, _, err := Load(t.Context(), filepath.Join(dir, "ring"), nil)
 		require.Error(t, err, text)
 		require.ErrorContains(t, err, want, text)
 		require.NotContains(t, err.Error(), "SECRET", text)
 		require.NotContains(t, err.Error(), aesKey[:16], text)
 	}
-	_, _, err = Load(filepath.Join(dir, "none"), nil)
+	_, _, err = Load(t.Context(), filepath.Join(dir, "none"), nil)
 	require.ErrorContains(t, err, "no such file")
 }
 
@@ -246,7 +246,7 @@ func TestOpenSSL(t *testing.T) {
 	}
 	load := func(fields string) (*Ring, error) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "ring"), []byte("- {type: raw-rsa, namespace: MyAppKeys, name: S3RSAKey, padding: oaep-sha256, "+fields+"}"), 0o600))
-		r, _, err := Load(filepath.Join(dir, "ring"), nil)
+		r, _, err := Load(t.Context(), filepath.Join(dir, "ring"), nil)
 		return r, err
 	}
 	w, err := load("public_key: public.pem")

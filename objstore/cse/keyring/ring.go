@@ -46,6 +46,41 @@ func New(members ...Member) (*Ring, error) {
 	return r, nil
 }
 
+// Members are the keys of the Ring, in the order in which they are tried.
+func (r *Ring) Members() []Member { return slices.Clone(r.members) }
+
+// AuthenticFirst returns a Ring that tries the keys first that authenticate: where a
+// message is for other keys as well, it is by those that it shall be opened.
+func (r *Ring) AuthenticFirst() *Ring {
+	sorted := *r
+	sorted.members = slices.Clone(r.members)
+	slices.SortStableFunc(sorted.members, func(a, b Member) int {
+		switch yes := a.Key.Authenticates(); {
+		case yes == b.Key.Authenticates():
+			return 0
+		case yes:
+			return -1
+		}
+		return 1
+	})
+	return &sorted
+}
+
+// Authentic returns nil where one of the keys that new messages are for authenticates,
+// or with none of those one that reads.
+func (r *Ring) Authentic() error {
+	keys := r.writers
+	if len(keys) == 0 {
+		for _, m := range r.members {
+			keys = append(keys, m.Key)
+		}
+	}
+	if slices.ContainsFunc(keys, Key.Authenticates) {
+		return nil
+	}
+	return invalid("under %s anybody can write who has its public part", keys[0])
+}
+
 // ID tells rings apart, by keys and by what they are used for, in 16 hex digits. It
 // tells nothing else of the keys.
 func (r *Ring) ID() string {

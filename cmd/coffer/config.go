@@ -43,6 +43,7 @@ type Config struct {
 	CSEMode     choice `yaml:"cse-mode"`
 	CSEBinding  choice `yaml:"cse-binding"`
 	CSESigned   choice `yaml:"cse-signed"`
+	CSEOrigin   choice `yaml:"cse-origin"`
 	CSEAnySuite bool   `yaml:"cse-any-suite"`
 
 	ReadOnly    bool          `yaml:"read-only"`
@@ -131,6 +132,7 @@ func defaultConfig() Config {
 		SSE:         choice{"auto", sseModes},
 		CSEMode:     choice{string(cse.Require), cseModes},
 		CSESigned:   choice{string(cse.SignedAuto), cseSigned},
+		CSEOrigin:   choice{originAny, cseOrigins},
 		CSEBinding:  choice{string(cse.BindWarn), cseBindings},
 		Attributes:  choice{"auto", attributeModes},
 		Convention:  choice{"s3fs", conventions},
@@ -286,6 +288,9 @@ func (c Config) Validate() error {
 // key. A mode by name that has no use for a key that is configured is none of
 // these: flags replace one setting of a file at a time.
 func (c Config) validateEncryption() error {
+	if c.CSEOrigin.value == originAuthentic && c.CSEMode.value == string(cse.Auto) {
+		return errors.New("cse-mode auto reads what anybody has written, which cse-origin authentic excludes")
+	}
 	if c.SSE.value == sseAuto && c.KMSKeyID != "" {
 		return errors.New("sse-kms-key-id goes with sse kms or kms-dsse")
 	}

@@ -136,6 +136,7 @@ func TestConfigErrors(t *testing.T) {
 		{"key without value", "uid:\n", "uid has no value"},
 		{"rule's key without value", "encryption:\n  - match: b\n    sse: ~\n", "encryption[0].sse has no value"},
 		{"two contradict", "anonymous: true\nprofile: x\n", "exclude"},
+		{"plain objects and authentic ones", "cse-mode: auto\ncse-origin: authentic\n", "excludes"},
 		{"bad time", "metadata-ttl: long\n", "indefinite"},
 		{"negative time", "metadata-ttl: -1s\n", "indefinite"},
 		{"for ever and writable", "metadata-ttl: indefinite\n", "--read-only"},

@@ -12,15 +12,23 @@ import (
 	"coffer/objstore"
 	"coffer/objstore/cse"
 	"coffer/objstore/cse/keyring"
+	"coffer/objstore/cse/message"
 	"coffer/objstore/s3store"
 )
 
 // Values of cse-mode besides those of package cse.
 const cseOff = "off"
 
+// Values of cse-origin.
+const (
+	originAny       = "any"
+	originAuthentic = "authentic"
+)
+
 var (
 	cseModes    = []string{string(cse.Require), string(cse.Auto), cseOff}
 	cseSigned   = []string{string(cse.SignedAuto), string(cse.SignedStrict), string(cse.SignedReject)}
+	cseOrigins  = []string{originAny, originAuthentic}
 	cseBindings = []string{string(cse.BindWarn), string(cse.BindStrict), string(cse.BindOff)}
 )
 
@@ -30,7 +38,7 @@ func clientEncryption(ctx context.Context, cfg Config, log *slog.Logger) (*cse.C
 	if cfg.CSEKeyring == "" || cfg.CSEMode.value == cseOff {
 		return nil, nil
 	}
-	ring, keyContext, err := keyring.Load(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
+	ring, keyContext, err := loadKeyring(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -39,6 +47,17 @@ func clientEncryption(ctx context.Context, cfg Config, log *slog.Logger) (*cse.C
 		AnySuite: cfg.CSEAnySuite, Logger: log,
 	}
 	return c, c.Validate()
+}
+
+// loadKeyring reads the keyring of the settings, and its keys.
+func loadKeyring(ctx context.Context, cfg Config) (*keyring.Ring, message.Context, error) {
+	ring, c, err := keyring.Load(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
+	if err == nil && cfg.CSEOrigin.value == originAuthentic {
+		if ring, err = ring.Authentic(); err != nil {
+			err = fmt.Errorf("cse-origin authentic would not read what the keyring writes: %w", err)
+		}
+	}
+	return ring, c, err
 }
 
 // kmsClients returns clients of AWS KMS with the credentials of the settings. The

@@ -71,7 +71,7 @@ func (a *app) newMessageCommand(cmd *cobra.Command, do func(context.Context, Con
 		}
 		ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 		defer cancel()
-		ring, c, err := keyring.Load(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
+		ring, c, err := loadKeyring(ctx, cfg)
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}

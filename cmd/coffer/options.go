@@ -113,6 +113,7 @@ func bindUnlisted(fs *pflag.FlagSet, c *Config) {
 	fs.Var(&c.CSEMode, "cse-mode", "what is read with cse-keyring. require: what its keys open, and nothing else; auto: objects that are not encrypted by a client as well; off: no encryption on this side")
 	fs.Var(&c.CSEBinding, "cse-binding", "objects are bound to their path; one that is not at its own, because somebody has exchanged it, is logged (warn) or not read (strict)")
 	fs.Var(&c.CSESigned, "cse-signed", "what is done with messages that are signed. auto: up to 64 MiB the signature is verified when the file is opened; strict: always; reject: none is read")
+	fs.Var(&c.CSEOrigin, "cse-origin", "whose messages are read. any: what the keys open; authentic: what AES keys and keys of a KMS open, for under RSA keys everybody can write who has the public one")
 	fs.BoolVar(&c.CSEAnySuite, "cse-any-suite", c.CSEAnySuite, "read messages of suites too that do not commit to their key")
 	fs.Var(&c.ListVersion, "list-version", "version of the listing call; auto doubts answers that look cut short")
 	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")

@@ -28,7 +28,7 @@ type Key interface {
 	Unwrap(context.Context, message.Suite, message.Context, message.EDK) (message.DataKey, error)
 	// Authenticates reports whether only those who can read with the key can
 	// wrap under it. A message that was opened by a key which does not may be
-	// anybody's.
+	// anybody's; see [Ring.Authentic].
 	Authenticates() bool
 }
 

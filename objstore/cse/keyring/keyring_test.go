@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"coffer/objstore"
 	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
 )
@@ -181,6 +182,47 @@ func TestSeveralRecipients(t *testing.T) {
 			require.Equal(t, tt.authenticates, by.Authenticates())
 		})
 	}
+}
+
+// A ring for authentic messages does not unwrap by what anybody can wrap under.
+func TestAuthenticRings(t *testing.T) {
+	aes := rawAES(t, "aes", 32, 1)
+	pair := rawRSA(t, "rsa", keyring.OAEPSHA256, nil, rsaKey())
+	member := func(k keyring.Key) keyring.Member { return keyring.Member{Key: k} }
+	both := ringOf(t, member(pair), member(aes))
+	strict, err := both.Authentic()
+	require.NoError(t, err)
+	require.NotEqual(t, both.ID(), strict.ID())
+	for name, c := range map[string]struct {
+		by      *keyring.Ring
+		refused bool
+	}{
+		"AES":                              {ringOf(t, member(aes)), false},
+		"RSA":                              {ringOf(t, member(pair)), true},
+		"both":                             {both, false},
+		"RSA, and an AES key of that name": {ringOf(t, member(rawAES(t, "aes", 32, 9)), member(pair)), true},
+	} {
+		msg := encrypt(t, c.by, message.Context{}, "secret")
+		_, _, err := decrypt(both, msg, message.Context{})
+		require.NoError(t, err, name)
+		got, by, err := decrypt(strict, msg, message.Context{})
+		if c.refused {
+			require.ErrorIs(t, err, objstore.Integrity, name)
+			require.ErrorContains(t, err, "raw-rsa tests/rsa: unwrap a data key: ", name)
+			require.ErrorContains(t, err, "whoever has its public key can write under it", name)
+			continue
+		}
+		require.NoError(t, err, name)
+		require.Equal(t, "secret", string(got))
+		require.Equal(t, aes, by)
+	}
+	// What would be written shall be read.
+	_, err = ringOf(t, member(pair)).Authentic()
+	require.ErrorContains(t, err, "raw-rsa tests/rsa: whoever has its public key")
+	_, err = ringOf(t, member(pair), keyring.Member{Key: aes, DecryptOnly: true}).Authentic()
+	require.ErrorContains(t, err, "whoever has its public key")
+	_, err = ringOf(t, keyring.Member{Key: pair, DecryptOnly: true}, keyring.Member{Key: aes, DecryptOnly: true}).Authentic()
+	require.NoError(t, err)
 }
 
 func TestKeysThatDoNotFit(t *testing.T) {

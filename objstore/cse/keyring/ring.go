@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 
+	"coffer/objstore"
 	"coffer/objstore/cse/message"
 )
 
@@ -26,6 +28,8 @@ type Member struct {
 type Ring struct {
 	members []Member
 	writers []Key
+	// authentic: only keys that authenticate unwrap.
+	authentic bool
 }
 
 // New returns a Ring of at least one key.
@@ -49,36 +53,37 @@ func New(members ...Member) (*Ring, error) {
 // Members are the keys of the Ring, in the order in which they are tried.
 func (r *Ring) Members() []Member { return slices.Clone(r.members) }
 
-// AuthenticFirst returns a Ring that tries the keys first that authenticate: where a
-// message is for other keys as well, it is by those that it shall be opened.
-func (r *Ring) AuthenticFirst() *Ring {
-	sorted := *r
-	sorted.members = slices.Clone(r.members)
-	slices.SortStableFunc(sorted.members, func(a, b Member) int {
-		switch yes := a.Key.Authenticates(); {
-		case yes == b.Key.Authenticates():
-			return 0
-		case yes:
-			return -1
+// Authentic returns a Ring that unwraps by those keys only that authenticate. It fails
+// where what it wraps it would not unwrap.
+func (r *Ring) Authentic() (*Ring, error) {
+	need := r.writers
+	if len(need) == 0 {
+		for _, m := range r.members {
+			need = append(need, m.Key)
 		}
-		return 1
-	})
-	return &sorted
+	}
+	if !slices.ContainsFunc(need, Key.Authenticates) {
+		return nil, fmt.Errorf("%s: %s", need[0], unauthentic(need[0]))
+	}
+	strict := *r
+	strict.authentic = true
+	return &strict, nil
 }
 
-// Authentic returns nil where one of the keys that new messages are for authenticates,
-// or with none of those one that reads.
-func (r *Ring) Authentic() error {
-	keys := r.writers
-	if len(keys) == 0 {
-		for _, m := range r.members {
-			keys = append(keys, m.Key)
-		}
-	}
-	if slices.ContainsFunc(keys, Key.Authenticates) {
+// refuse returns why the Ring does not unwrap by this key, nil if it does.
+func (r *Ring) refuse(k Key) error {
+	if !r.authentic || k.Authenticates() {
 		return nil
 	}
-	return invalid("under %s anybody can write who has its public part", keys[0])
+	return &objstore.Error{Op: "unwrap a data key", Kind: objstore.Integrity, Err: errors.New(unauthentic(k))}
+}
+
+// unauthentic says why k does not authenticate.
+func unauthentic(k Key) string {
+	if v, ok := k.(*VolumeKey); ok {
+		return "whoever has the public key of a recipient can make such a file, and the keyring does not tell id: " + v.name
+	}
+	return "whoever has its public key can write under it"
 }
 
 // ID tells rings apart, by keys and by what they are used for, in 16 hex digits. It
@@ -87,6 +92,9 @@ func (r *Ring) ID() string {
 	d := sha256.New()
 	for _, m := range r.members {
 		fmt.Fprintf(d, "%q %x %v\n", m.Key, m.Key.Fingerprint(), m.DecryptOnly)
+	}
+	if r.authentic { // what was read without that is not taken from a cache
+		fmt.Fprintln(d, "authentic")
 	}
 	return hex.EncodeToString(d.Sum(nil)[:8])
 }
@@ -161,6 +169,10 @@ func (r *Ring) Unwrap(ctx context.Context, s message.Suite, c message.Context, e
 			if attempts++; attempts > maxAttempts {
 				failed = append(failed, fmt.Errorf("%d data keys were tried, there may be more", maxAttempts))
 				return message.DataKey{}, nil, noKey(edks, failed)
+			}
+			if err := r.refuse(m.Key); err != nil {
+				failed = append(failed, fmt.Errorf("%s: %w", m.Key, err))
+				break
 			}
 			key, err := m.Key.Unwrap(ctx, s, c, e)
 			if err == nil && len(key.Bytes()) != s.KeyBytes() {

@@ -363,7 +363,11 @@ func TestVolumeKeyInAKeyring(t *testing.T) {
 		require.Equal(t, authentic, by.Authenticates(), text)
 		require.Equal(t, "volume-key "+id, by.String())
 	}
-	r, err := load(entry(aes, ", decrypt_only: true") + "- " + rsa)
+	r, err := load(entry(rsa, ""))
+	require.NoError(t, err)
+	_, err = r.Authentic()
+	require.ErrorContains(t, err, "the keyring does not tell id: "+id)
+	r, err = load(entry(aes, ", decrypt_only: true") + "- " + rsa)
 	require.NoError(t, err)
 	m, err = r.Wrap(t.Context(), message.Context{})
 	require.NoError(t, err)

@@ -150,7 +150,7 @@ func newRoot(a *app) *cobra.Command {
 	}{
 		{"mount", newMount(a)}, {"mount", newUmount(a)}, {"mount", newRun(a)}, {"mount", newStatus(a)}, {"mount", newRescue(a)},
 		{"store", newMB(a)}, {"store", newCreateEncrypted(a)}, {"store", newCheck(a)}, {"store", newVerify(a)}, {"store", newEmulator(a)},
-		{"more", newEncryptFile(a)}, {"more", newDecrypt(a)}, {"more", newDemo(a)}, {"more", newVersion(a)},
+		{"more", newKeyring(a)}, {"more", newEncryptFile(a)}, {"more", newDecrypt(a)}, {"more", newDemo(a)}, {"more", newVersion(a)},
 	} {
 		sub.cmd.GroupID = sub.group
 		sub.cmd.DisableFlagsInUseLine = true

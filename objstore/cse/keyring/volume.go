@@ -70,10 +70,10 @@ func (f VolumeFile) Open(ctx context.Context, keys ...Key) (*Volume, error) {
 				return nil, noKey(f.edks(), failed)
 			}
 			v, err := f.openBy(ctx, k, r)
-			switch {
-			case err == nil:
-				return v, v.check()
-			case ctx.Err() != nil:
+			if err == nil {
+				return v.checked()
+			}
+			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			failed = append(failed, fmt.Errorf("%s: %w", k, err))
@@ -102,12 +102,12 @@ func (f VolumeFile) openBy(ctx context.Context, k Key, r VolumeRecipient) (*Volu
 	return v, nil
 }
 
-// check compares the MAC of the file.
-func (v *Volume) check() error {
+// checked returns v if the MAC of its file is right.
+func (v *Volume) checked() (*Volume, error) {
 	if !hmac.Equal(v.file.MAC, v.mac(v.file)) {
-		return invalid("somebody has changed the volume key file who does not have the volume key")
+		return nil, invalid("somebody has changed the volume key file who does not have the volume key")
 	}
-	return nil
+	return v, nil
 }
 
 // Add returns the volume with more recipients.

@@ -70,6 +70,11 @@ func (f *filesystem) errno(op, path string, err error) syscall.Errno {
 		return 0
 	}
 	k := objstore.KindOf(err)
+	if k == objstore.Integrity {
+		// Once: programs, and the kernel ahead of them, go on to ask for what is damaged.
+		f.warnOnce("integrity "+op+" "+path, "operation failed", "op", op, "path", path, "errno", e.Error(), "err", err)
+		return e
+	}
 	level := slog.LevelWarn
 	if quiet(k) || e == syscall.EINTR {
 		level = slog.LevelDebug

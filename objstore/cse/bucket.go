@@ -69,11 +69,11 @@ func (b *bucket) Prove(ctx context.Context, ref objstore.Ref) (objstore.Object, 
 		return b.Bucket.Head(ctx, ref)
 	}
 	o, err := b.openToRead(ctx, "open", ref)
-	if err != nil {
-		return objstore.Object{}, err
+	if err == nil && o.plain && b.s.cfg.Policy == Require {
+		err = b.notMessage("open", ref.Key)
 	}
-	if o.plain && b.s.cfg.Policy == Require {
-		return objstore.Object{}, b.notMessage("open", ref.Key)
+	if err != nil {
+		return objstore.Object{}, b.refused(ref, err)
 	}
 	visible, err := o.show(o.object)
 	return visible, b.fail("open", ref.Key, err)
@@ -127,7 +127,7 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 	src.ETag = raw.ETag
 	o, _, err := from.openHeader(ctx, "copy", src, raw, first)
 	if err != nil {
-		return objstore.Object{}, err
+		return objstore.Object{}, from.refused(src, err)
 	}
 	if !o.plain {
 		meta, _ := opts.MetaOf(ownMeta(raw.Meta))

@@ -33,5 +33,5 @@ func (b *bucket) failf(op, key string, kind objstore.Kind, format string, args .
 
 // notMessage is the answer to who reads what is no message.
 func (b *bucket) notMessage(op, key string) error {
-	return b.failf(op, key, objstore.Integrity, "the object is not encrypted by a client, and this mount reads no others (cse-mode: auto does)")
+	return b.failf(op, key, objstore.Integrity, "%w", errPlain)
 }

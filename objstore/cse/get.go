@@ -25,7 +25,7 @@ func (b *bucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 		if err != nil && ref.ETag == "" && try < getTries && errors.Is(err, objstore.Stale) {
 			continue
 		}
-		return body, o, err
+		return body, o, b.refused(ref, err)
 	}
 }
 
@@ -190,12 +190,12 @@ func (r *reader) Read(p []byte) (int, error) {
 			return 0, r.err
 		}
 		if r.next == r.end {
-			r.err = r.ended()
+			r.err = r.b.refused(r.o.object.Ref(r.b.Name()), r.ended())
 			continue
 		}
 		n, err := r.open(p)
 		if err != nil {
-			r.err = err
+			r.err = r.b.refused(r.o.object.Ref(r.b.Name()), err)
 			continue
 		}
 		if n > 0 {
@@ -229,14 +229,14 @@ func (r *reader) open(p []byte) (n int, err error) {
 	length := stored - overhead
 	if r.skip == 0 && length <= min(r.want, int64(len(p))) {
 		if _, err := open(p[:0:length], i, frame); err != nil {
-			return 0, r.b.damaged(r.key, r.o, err)
+			return 0, r.b.fail("get", r.key, err)
 		}
 		r.want -= length
 		return int(length), nil
 	}
 	plain, err := open(frame[prefix:prefix], i, frame)
 	if err != nil {
-		return 0, r.b.damaged(r.key, r.o, err)
+		return 0, r.b.fail("get", r.key, err)
 	}
 	plain = plain[r.skip:]
 	r.skip = 0
@@ -261,9 +261,3 @@ func (r *reader) ended() error {
 
 // Close closes the body below.
 func (r *reader) Close() error { return r.body.Close() }
-
-// damaged counts and logs what does not open, and returns the error.
-func (b *bucket) damaged(key string, o *opened, err error) error {
-	b.s.warnOnce(b.Name()+"/"+key+" "+string(o.object.ETag)+" damaged", "an encrypted object is damaged, or somebody changed it", "key", b.Name()+"/"+key, "err", err)
-	return b.fail("get", key, err)
-}

@@ -62,7 +62,7 @@ func (b *bucket) checkSignature(ctx context.Context, op string, ref objstore.Ref
 		return err
 	}
 	if err := v.Verify(footer); err != nil {
-		return b.damaged(ref.Key, o, err)
+		return b.fail(op, ref.Key, err)
 	}
 	o.signature = signatureVerified
 	return nil

@@ -28,6 +28,7 @@ type store struct {
 	opened  *lru.Cache[objstore.Ref, *opened]
 	opening singleflight.Group
 	warned  *lru.Cache[string, struct{}]
+	counts  *counters
 }
 
 // warnOnce logs what would be said again and again.
@@ -43,8 +44,22 @@ func Wrap(inner objstore.Store, cfg Config) (objstore.Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
-	s := &store{Store: inner, cfg: cfg, keys: keyring.NewCache(cfg.Keyring), mode: modeOf(cfg.Keyring.WrapsByKMS())}
+	s, err := newStore(inner, cfg.withDefaults())
+	if err != nil {
+		return nil, err
+	}
+	if u, ok := inner.(objstore.Uploads); ok {
+		return struct {
+			*store
+			objstore.Uploads
+		}{s, u}, nil
+	}
+	return s, nil
+}
+
+// newStore returns a store that has seen nothing.
+func newStore(inner objstore.Store, cfg Config) (*store, error) {
+	s := &store{Store: inner, cfg: cfg, keys: keyring.NewCache(cfg.Keyring), mode: modeOf(cfg.Keyring.WrapsByKMS()), counts: &counters{}}
 	var err error
 	if s.forms, err = lru.New[objstore.Ref, form](formsRemembered); err != nil {
 		return nil, err
@@ -55,13 +70,21 @@ func Wrap(inner objstore.Store, cfg Config) (objstore.Store, error) {
 	if s.warned, err = lru.New[string, struct{}](1 << 10); err != nil {
 		return nil, err
 	}
-	if u, ok := inner.(objstore.Uploads); ok {
-		return struct {
-			*store
-			objstore.Uploads
-		}{s, u}, nil
-	}
 	return s, nil
+}
+
+// Unseen returns the store as one that knows of no object yet and verifies every
+// signature: all that its reads tell comes from the store inside, and nothing that s
+// remembers is forgotten for it. Both count and log as one.
+func (s *store) Unseen() (objstore.Store, error) {
+	cfg := s.cfg
+	cfg.Signed = SignedStrict
+	other, err := newStore(s.Store, cfg)
+	if err != nil {
+		return nil, err
+	}
+	other.counts, other.warned = s.counts, s.warned
+	return other, nil
 }
 
 // Identity differs from that of the store inside, and with the keyring: what was

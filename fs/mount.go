@@ -219,16 +219,23 @@ type Status struct {
 
 // DirtyFile is a file that the store does not have in full.
 type DirtyFile struct {
+	// Path is bucket and key.
 	Path  string `json:"path"`
 	Bytes int64  `json:"bytes"`
 }
 
+// DirtyFiles returns the files that the store does not have in full by now.
+func (m *Mounted) DirtyFiles() []DirtyFile {
+	files := []DirtyFile{}
+	for _, n := range m.fsys.dirtyFiles() {
+		files = append(files, DirtyFile{Path: n.path(), Bytes: n.currentSize()})
+	}
+	return files
+}
+
 // Status returns the present state.
 func (m *Mounted) Status() Status {
-	s := Status{Mountpoint: m.point, DirtyFiles: []DirtyFile{}, Rescued: m.Rescued(), Cache: m.fsys.cfg.Cache.Stats()}
-	for _, n := range m.fsys.dirtyFiles() {
-		s.DirtyFiles = append(s.DirtyFiles, DirtyFile{Path: n.path(), Bytes: n.currentSize()})
-	}
+	s := Status{Mountpoint: m.point, DirtyFiles: m.DirtyFiles(), Rescued: m.Rescued(), Cache: m.fsys.cfg.Cache.Stats()}
 	m.fsys.mu.Lock()
 	s.OpenHandles = len(m.fsys.handles)
 	m.fsys.mu.Unlock()

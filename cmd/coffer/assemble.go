@@ -138,13 +138,9 @@ func deniedByPolicy(err error) bool {
 // stack is a mounted file system and the layers below it.
 type stack struct {
 	mnt    *fs.Mounted
+	store  *connection
 	closes []io.Closer
 }
-
-// Status makes *fs.Mounted's status an opaque value.
-type fsMount struct{ *fs.Mounted }
-
-func (m fsMount) Status() any { return m.Mounted.Status() }
 
 // mountStack builds the layers upward and mounts them.
 func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logger) (st *stack, err error) {
@@ -197,7 +193,7 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	if err != nil {
 		return st, fmt.Errorf("cache: %w", err)
 	}
-	st.closes = append(st.closes, held)
+	st.store, st.closes = store, append(st.closes, held)
 	limitHeap(held.Budget().Capacity(), env)
 	rescue, err := rescueOf(cfg, rescueDir, log)
 	if err != nil {

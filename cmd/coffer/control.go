@@ -23,15 +23,16 @@ import (
 )
 
 // Each mount listens on a Unix socket of its own. A client sends one JSON
-// object a line and receives one a line. Only the mounting user and root get
-// through: the directory is 0700, the socket 0600, the peer's uid is checked.
+// object a line and receives one a line, or several of which all but the last
+// tell that there is more. Only the mounting user and root get through: the
+// directory is 0700, the socket 0600, the peer's uid is checked.
 //
 // The daemon closes the connections as its last act, so that the end of file
 // tells a client that everything has been flushed and closed.
 
 // controlRequest is one line from a client.
 type controlRequest struct {
-	// Op is "status", "flush", "unmount", "commit" or "discard".
+	// Op is "status", "flush", "unmount", "commit", "discard" or "verify".
 	Op string `json:"op"`
 	// Lazy, for unmount: leave the file tree now, end with the last open file.
 	Lazy bool `json:"lazy,omitempty"`
@@ -41,12 +42,18 @@ type controlRequest struct {
 	// is where it is stored.
 	ID string          `json:"id,omitempty"`
 	To *fs.Destination `json:"to,omitempty"`
+	// Path, for verify, is what to read, below the root of the mount; Jobs is how
+	// many objects at a time.
+	Path string `json:"path,omitempty"`
+	Jobs int    `json:"jobs,omitempty"`
 }
 
 // controlReply is one line from the daemon.
 type controlReply struct {
 	// Done tells that the request was carried out.
 	Done bool `json:"done"`
+	// More tells that another line follows about the same request.
+	More bool `json:"more,omitempty"`
 	// Busy tells that open files or working directories prevent the unmount.
 	Busy bool `json:"busy,omitempty"`
 	// Unflushed holds one line for each file whose data is not in the store.
@@ -57,6 +64,10 @@ type controlReply struct {
 	// Rescued is such data that only the mount has.
 	Rescued []fs.Rescued `json:"rescued,omitempty"`
 	Error   string       `json:"error,omitempty"`
+	// Code is the exit code for the Error, 0 for that of any failure.
+	Code int `json:"code,omitempty"`
+	// Verify is what was found since the line before.
+	Verify *verifyReport `json:"verify,omitempty"`
 	// PID is the daemon's process id.
 	PID int `json:"pid"`
 	// Log is the daemon's log file, "" for its standard error.
@@ -129,8 +140,51 @@ func controlName(mountPoint, suffix string) string {
 	return hex.EncodeToString(sum[:8]) + suffix
 }
 
-// controlHandler carries out one request.
-type controlHandler func(ctx context.Context, req controlRequest) controlReply
+// controlHandler carries out one request; its result is the last line for the client.
+type controlHandler func(ctx context.Context, req controlRequest, client *controlPeer) controlReply
+
+// controlPeer is the client whose request is carried out.
+type controlPeer struct{ conn net.Conn }
+
+// send sends a line before the last. It blocks while the client reads none.
+func (p *controlPeer) send(reply controlReply) error {
+	reply.More = true
+	return p.say(reply)
+}
+
+func (p *controlPeer) say(reply controlReply) error {
+	reply.PID = os.Getpid()
+	return json.NewEncoder(p.conn).Encode(reply)
+}
+
+// lastLine is how long a client may take for the lines that it gets when its
+// request has been ended.
+const lastLine = time.Second
+
+// errClientGone is the cause of a context of attend.
+var errClientGone = errors.New("the client has gone away")
+
+// attend returns a context for work that only this client wants: it ends with
+// ctx, and as soon as the client has closed its connection, or says anything
+// while it is waiting for an answer. The caller calls release when the work is
+// over, and before it returns.
+func (p *controlPeer) attend(ctx context.Context) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		var one [1]byte
+		_, _ = p.conn.Read(one[:])
+		cancel(errClientGone)
+	}()
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetWriteDeadline(time.Now().Add(lastLine)) })
+	return ctx, func() {
+		stop()
+		_ = p.conn.SetReadDeadline(time.Now())
+		<-gone
+		_ = p.conn.SetReadDeadline(time.Time{})
+	}
+}
 
 // controlServer answers on one socket until it is closed.
 type controlServer struct {
@@ -191,8 +245,9 @@ func (s *controlServer) accept() {
 	}
 }
 
-// maxControlLine bounds a request; a real one is far shorter.
-const maxControlLine = 4096
+// maxControlLine bounds a request: a path, of which JSON may make six times as
+// many bytes, and a little more.
+const maxControlLine = 16 << 10
 
 func (s *controlServer) talk(conn *net.UnixConn) {
 	defer func() {
@@ -203,17 +258,16 @@ func (s *controlServer) talk(conn *net.UnixConn) {
 	}()
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(make([]byte, 0, 512), maxControlLine)
-	out := json.NewEncoder(conn)
+	client := &controlPeer{conn}
 	for lines.Scan() {
 		var req controlRequest
 		var reply controlReply
 		if err := json.Unmarshal(lines.Bytes(), &req); err != nil {
 			reply.Error = "bad request: " + err.Error()
 		} else {
-			reply = s.handle(s.ctx, req)
+			reply = s.handle(s.ctx, req, client)
 		}
-		reply.PID = os.Getpid()
-		if err := out.Encode(reply); err != nil {
+		if err := client.say(reply); err != nil {
 			return
 		}
 	}
@@ -300,6 +354,19 @@ func dialControl(mountPoint string, env environ, uid int) (*controlClient, error
 	return nil, errNoDaemon
 }
 
+// dialMount connects to the daemon of a mount, which for root may be another user's.
+func dialMount(entry mountEntry, env environ) (*controlClient, error) {
+	uid := os.Getuid()
+	if entry.UID >= 0 && uid == 0 {
+		uid = entry.UID
+	}
+	c, err := dialControl(entry.Dir, env, uid)
+	if errors.Is(err, errNoDaemon) && uid != os.Getuid() {
+		return dialControl(entry.Dir, env, os.Getuid())
+	}
+	return c, err
+}
+
 func dialSocket(name string) (*controlClient, error) {
 	conn, err := net.DialTimeout("unix", name, 5*time.Second)
 	switch {
@@ -308,28 +375,45 @@ func dialSocket(name string) (*controlClient, error) {
 	case err != nil:
 		return nil, err
 	}
-	return &controlClient{conn: conn, in: bufio.NewReader(conn)}, nil
+	return newControlClient(conn), nil
+}
+
+func newControlClient(conn net.Conn) *controlClient {
+	return &controlClient{conn: conn, in: bufio.NewReader(conn)}
 }
 
 // call sends one request and waits for its reply, until ctx ends.
 func (c *controlClient) call(ctx context.Context, req controlRequest) (controlReply, error) {
+	return c.stream(ctx, req, func(controlReply) error { return nil })
+}
+
+// stream sends one request and calls each with every line of the answer but the
+// last, which it returns. When ctx ends or each fails, the caller has to close c.
+func (c *controlClient) stream(ctx context.Context, req controlRequest, each func(controlReply) error) (controlReply, error) {
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Now()) })
 	defer stop()
 	if err := json.NewEncoder(c.conn).Encode(req); err != nil {
 		return controlReply{}, err
 	}
-	line, err := c.in.ReadBytes('\n')
-	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
-		return controlReply{}, errors.New("the daemon ended without an answer; see its log")
+	for {
+		line, err := c.in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+			return controlReply{}, errors.New("the daemon ended without an answer; see its log")
+		}
+		if err != nil {
+			return controlReply{}, err
+		}
+		var reply controlReply
+		if err := json.Unmarshal(line, &reply); err != nil {
+			return controlReply{}, fmt.Errorf("control socket: %w", err)
+		}
+		if !reply.More {
+			return reply, nil
+		}
+		if err := each(reply); err != nil {
+			return controlReply{}, err
+		}
 	}
-	if err != nil {
-		return controlReply{}, err
-	}
-	var reply controlReply
-	if err := json.Unmarshal(line, &reply); err != nil {
-		return controlReply{}, fmt.Errorf("control socket: %w", err)
-	}
-	return reply, nil
 }
 
 // waitGone returns when the daemon has closed everything it had open.

@@ -33,7 +33,7 @@ func TestControlRoundTrip(t *testing.T) {
 	require.Equal(t, filepath.Join(run, "coffer"), dir)
 	name := filepath.Join(dir, controlName("/mnt/x", ".sock"))
 	var got []controlRequest
-	srv, err := listenControl(name, func(_ context.Context, r controlRequest) controlReply {
+	srv, err := listenControl(name, func(_ context.Context, r controlRequest, _ *controlPeer) controlReply {
 		got = append(got, r)
 		return controlReply{Done: true, Unflushed: []string{"f: quota"}}
 	}, quietLog)
@@ -79,7 +79,7 @@ func TestControlRoundTrip(t *testing.T) {
 
 func TestControlGarbage(t *testing.T) {
 	name := filepath.Join(shortTempDir(t), "s")
-	srv, err := listenControl(name, func(context.Context, controlRequest) controlReply { return controlReply{Done: true} }, quietLog)
+	srv, err := listenControl(name, func(context.Context, controlRequest, *controlPeer) controlReply { return controlReply{Done: true} }, quietLog)
 	require.NoError(t, err)
 	defer srv.Close()
 	for _, text := range []string{"{\n", "\n", "[]\n", strings.Repeat("x", 100_000)} {
@@ -118,7 +118,7 @@ func TestControlReplacesADeadSocket(t *testing.T) {
 func TestControlCallEndsWithItsContext(t *testing.T) {
 	name := filepath.Join(shortTempDir(t), "s")
 	release := make(chan struct{})
-	srv, err := listenControl(name, func(context.Context, controlRequest) controlReply { <-release; return controlReply{} }, quietLog)
+	srv, err := listenControl(name, func(context.Context, controlRequest, *controlPeer) controlReply { <-release; return controlReply{} }, quietLog)
 	require.NoError(t, err)
 	c, err := dialSocket(name)
 	require.NoError(t, err)
@@ -129,6 +129,65 @@ func TestControlCallEndsWithItsContext(t *testing.T) {
 	require.Error(t, err)
 	close(release)
 	require.NoError(t, srv.Close())
+}
+
+// The lines of an answer come one by one, and who goes away ends the work.
+func TestControlStream(t *testing.T) {
+	name := filepath.Join(shortTempDir(t), "s")
+	ended := make(chan error, 1)
+	srv, err := listenControl(name, func(ctx context.Context, r controlRequest, client *controlPeer) controlReply {
+		ctx, release := client.attend(ctx)
+		defer release()
+		for n := range r.Jobs {
+			if err := client.send(controlReply{Verify: &verifyReport{Objects: int64(n)}}); err != nil {
+				return controlReply{Error: err.Error()}
+			}
+		}
+		if r.Path == "forever" {
+			<-ctx.Done()
+			ended <- context.Cause(ctx)
+		}
+		return controlReply{Done: true}
+	}, quietLog)
+	require.NoError(t, err)
+	defer srv.Close()
+	c, err := dialSocket(name)
+	require.NoError(t, err)
+	var lines []int64
+	each := func(r controlReply) error {
+		require.True(t, r.More)
+		lines = append(lines, r.Verify.Objects)
+		return nil
+	}
+	for range 2 { // the connection goes on to be of use
+		lines = nil
+		last, err := c.stream(t.Context(), controlRequest{Op: "verify", Jobs: 3}, each)
+		require.NoError(t, err)
+		require.True(t, last.Done)
+		require.False(t, last.More)
+		require.Equal(t, []int64{0, 1, 2}, lines)
+	}
+	for what, leave := range map[string]func(cancel func()){
+		"it gives up":    func(cancel func()) { cancel() },
+		"it is not seen": func(func()) { _ = c.Close() },
+	} {
+		if c, err = dialSocket(name); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		first := make(chan struct{}, 1)
+		over := make(chan error, 1)
+		go func() {
+			_, err := c.stream(ctx, controlRequest{Op: "verify", Jobs: 1, Path: "forever"}, func(controlReply) error { first <- struct{}{}; return nil })
+			_ = c.Close()
+			over <- err
+		}()
+		<-first
+		leave(cancel)
+		require.Error(t, <-over, what)
+		require.ErrorIs(t, <-ended, errClientGone, what)
+	}
 }
 
 func TestControlDirMustBeOurs(t *testing.T) {

@@ -86,6 +86,48 @@ func mountAt(dir string) (mountEntry, bool, error) {
 	return mountEntry{}, false, err
 }
 
+// mountOf returns the Coffer mount that name lies in, and what name is below its
+// root, "" for the root itself. Symbolic links are followed.
+func mountOf(name string) (entry mountEntry, inside string, err error) {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return entry, "", err
+	}
+	if abs, err = filepath.EvalSymlinks(abs); err != nil {
+		return entry, "", err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(abs, &st); err != nil {
+		return entry, "", &os.PathError{Op: "stat", Path: abs, Err: err}
+	}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return entry, "", err
+	}
+	defer f.Close()
+	all, err := parseMountInfo(f)
+	if err != nil {
+		return entry, "", err
+	}
+	entry, inside = mountAbove(all, fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)), abs)
+	if entry.Type != fsType {
+		return entry, "", fmt.Errorf("%s is in no mount of Coffer", abs)
+	}
+	return entry, inside, nil
+}
+
+// mountAbove returns the mount of a device that abs lies in, the zero value if there is
+// none. The device tells it from what it may hide, and from what may hide it.
+func mountAbove(all []mountEntry, device, abs string) (entry mountEntry, inside string) {
+	for _, e := range all {
+		below, ok := strings.CutPrefix(abs+"/", strings.TrimSuffix(e.Dir, "/")+"/")
+		if ok && e.Device == device && len(e.Dir) >= len(entry.Dir) {
+			entry, inside = e, strings.TrimSuffix(below, "/")
+		}
+	}
+	return entry, inside
+}
+
 // inheritedFD returns N of a mount point /dev/fd/N: a descriptor of /dev/fuse
 // that somebody else, such as a container runtime, has mounted already.
 func inheritedFD(dir string) (int, bool) {

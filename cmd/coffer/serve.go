@@ -128,7 +128,7 @@ func (a *app) serve(plan mountPlan, det *detachedProcess) (err error) {
 	if borrowed {
 		detach = nil
 	}
-	s := newSession(fsMount{st.mnt}, detach, log)
+	s := newSession(servedMount{st.mnt, plan.src, st.store}, detach, log)
 	if out.file != nil {
 		s.logFile = out.file.name
 	}

@@ -24,6 +24,9 @@ type mounted interface {
 	Unmount() error
 	// Status returns a value for encoding/json.
 	Status() any
+	// Verify reads what lies below a path in the store, and tells its news from
+	// one goroutine, until it returns.
+	Verify(ctx context.Context, path string, jobs int, tell func(verifyReport) error) error
 	// Kept names the files with data that could not be stored; Rescued is such
 	// data that only the mount has.
 	Kept() []string
@@ -48,6 +51,10 @@ type session struct {
 
 	// turn holds one token: flushing and unmounting are done one at a time.
 	turn chan struct{}
+	// verifying holds one as well; serving ends before it is taken away for good.
+	verifying chan struct{}
+	serving   context.Context
+	end       context.CancelCauseFunc
 	// gone is closed when the kernel has let go.
 	gone chan struct{}
 	// detached is set once the mount has no place in the file tree any more.
@@ -61,9 +68,11 @@ func newSession(mnt mounted, detach func() error, log *slog.Logger) *session {
 		mnt: mnt, detach: detach, log: log,
 		// A batch system gives 10 to 60 s between SIGTERM and SIGKILL.
 		patience: 8 * time.Second, flushTime: 5 * time.Minute,
-		turn: make(chan struct{}, 1), gone: make(chan struct{}),
+		turn: make(chan struct{}, 1), verifying: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
+	s.serving, s.end = context.WithCancelCause(context.Background())
 	s.turn <- struct{}{}
+	s.verifying <- struct{}{}
 	go func() {
 		mnt.Wait()
 		close(s.gone)
@@ -85,11 +94,18 @@ func (s *session) flush(ctx context.Context) []string {
 }
 
 // handle answers one request of the control socket.
-func (s *session) handle(ctx context.Context, req controlRequest) controlReply {
+func (s *session) handle(ctx context.Context, req controlRequest, client *controlPeer) controlReply {
 	reply := controlReply{Log: s.logFile}
-	if req.Op == "status" {
+	switch req.Op {
+	case "status":
 		reply.Done, reply.Status = true, s.mnt.Status()
 		reply.Kept, reply.Rescued = s.mnt.Kept(), s.mnt.Rescued()
+		return reply
+	case "verify":
+		err := s.verify(ctx, req, client)
+		if reply.Done = err == nil; err != nil {
+			reply.Error, reply.Code = err.Error(), exitCode(err)
+		}
 		return reply
 	}
 	select {
@@ -115,6 +131,29 @@ func (s *session) handle(ctx context.Context, req controlRequest) controlReply {
 		reply.Error = fmt.Sprintf("unknown operation %q", req.Op)
 	}
 	return reply
+}
+
+// errEnding is told to who wants something of a mount that is being ended.
+var errEnding = errors.New("the mount is being ended")
+
+// verify reads for a client what lies in the store, one client after the other. It
+// ends with the client, and with the mount.
+func (s *session) verify(ctx context.Context, req controlRequest, client *controlPeer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(s.serving, func() { cancel(context.Cause(s.serving)) })
+	defer stop()
+	ctx, release := client.attend(ctx)
+	defer release()
+	select {
+	case <-s.verifying:
+		defer func() { s.verifying <- struct{}{} }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return s.mnt.Verify(ctx, req.Path, req.Jobs, func(news verifyReport) error {
+		return client.send(controlReply{Verify: &news})
+	})
 }
 
 // rescue ends the keeping of data that only this mount has.
@@ -177,7 +216,9 @@ func (s *session) run(stop, force <-chan struct{}) (unflushed []string, err erro
 	}()
 	select {
 	case <-s.gone:
+		s.end(errEnding)
 	case <-stop:
+		s.end(errEnding)
 		// Only unmounting has to wait for its turn: somebody may be storing
 		// what was kept.
 		unflushed = s.flush(ctx)
@@ -190,10 +231,12 @@ func (s *session) run(stop, force <-chan struct{}) (unflushed []string, err erro
 			err = s.leave()
 		}
 	}
-	// A request of the control socket that is under way ends first.
-	select {
-	case <-s.turn:
-	case <-ctx.Done():
+	// Requests of the control socket that are under way end first.
+	for _, token := range []chan struct{}{s.turn, s.verifying} {
+		select {
+		case <-token:
+		case <-ctx.Done():
+		}
 	}
 	// Releases may still be on their way after the kernel has let go.
 	return union(unflushed, s.flush(ctx)), err

@@ -22,6 +22,8 @@ type fakeMount struct {
 	busy    bool
 	flushes int
 
+	verify func(ctx context.Context, tell func(verifyReport) error) error
+
 	once sync.Once
 	gone chan struct{}
 }
@@ -53,6 +55,10 @@ func (m *fakeMount) Unmount() error {
 
 func (m *fakeMount) setBusy(b bool) { m.mu.Lock(); m.busy = b; m.mu.Unlock() }
 func (m *fakeMount) Status() any    { return map[string]int{"flushes": m.flushes} }
+
+func (m *fakeMount) Verify(ctx context.Context, _ string, _ int, tell func(verifyReport) error) error {
+	return m.verify(ctx, tell)
+}
 
 func (m *fakeMount) Kept() []string        { return nil }
 func (m *fakeMount) Rescued() []fs.Rescued { return nil }
@@ -150,7 +156,7 @@ func TestSessionOfABorrowedDescriptor(t *testing.T) {
 	m := newFakeMount()
 	defer m.end()
 	s := testSession(m, nil)
-	reply := s.handle(t.Context(), controlRequest{Op: "unmount"})
+	reply := s.handle(t.Context(), controlRequest{Op: "unmount"}, nil)
 	require.False(t, reply.Done)
 	require.NotEmpty(t, reply.Error)
 	_, err := s.run(closed(), nil)
@@ -160,7 +166,7 @@ func TestSessionOfABorrowedDescriptor(t *testing.T) {
 func TestControlRequests(t *testing.T) {
 	t.Run("unmount", func(t *testing.T) {
 		m := newFakeMount()
-		reply := testSession(m, endNow).handle(t.Context(), controlRequest{Op: "unmount"})
+		reply := testSession(m, endNow).handle(t.Context(), controlRequest{Op: "unmount"}, nil)
 		require.True(t, reply.Done)
 		require.Empty(t, reply.Unflushed)
 		<-m.gone
@@ -170,10 +176,10 @@ func TestControlRequests(t *testing.T) {
 		defer m.end()
 		m.dirty = []error{errors.New("f: quota")}
 		s := testSession(m, endNow)
-		reply := s.handle(t.Context(), controlRequest{Op: "unmount"})
+		reply := s.handle(t.Context(), controlRequest{Op: "unmount"}, nil)
 		require.False(t, reply.Done)
 		require.Equal(t, []string{"f: quota"}, reply.Unflushed)
-		reply = s.handle(t.Context(), controlRequest{Op: "unmount", Discard: true})
+		reply = s.handle(t.Context(), controlRequest{Op: "unmount", Discard: true}, nil)
 		require.True(t, reply.Done)
 		require.NotEmpty(t, reply.Unflushed)
 	})
@@ -183,12 +189,12 @@ func TestControlRequests(t *testing.T) {
 		m.setBusy(true)
 		var detached atomic.Int32
 		s := testSession(m, func() error { detached.Add(1); return nil })
-		reply := s.handle(t.Context(), controlRequest{Op: "unmount"})
+		reply := s.handle(t.Context(), controlRequest{Op: "unmount"}, nil)
 		require.True(t, reply.Busy)
 		require.False(t, reply.Done)
 		require.Zero(t, detached.Load())
 		for range 2 {
-			reply = s.handle(t.Context(), controlRequest{Op: "unmount", Lazy: true})
+			reply = s.handle(t.Context(), controlRequest{Op: "unmount", Lazy: true}, nil)
 			require.True(t, reply.Done)
 		}
 		require.EqualValues(t, 1, detached.Load(), "detached once")
@@ -197,8 +203,8 @@ func TestControlRequests(t *testing.T) {
 		m := newFakeMount()
 		defer m.end()
 		s := testSession(m, endNow)
-		require.True(t, s.handle(t.Context(), controlRequest{Op: "flush"}).Done)
-		require.Equal(t, map[string]int{"flushes": 1}, s.handle(t.Context(), controlRequest{Op: "status"}).Status)
-		require.NotEmpty(t, s.handle(t.Context(), controlRequest{Op: "bogus"}).Error)
+		require.True(t, s.handle(t.Context(), controlRequest{Op: "flush"}, nil).Done)
+		require.Equal(t, map[string]int{"flushes": 1}, s.handle(t.Context(), controlRequest{Op: "status"}, nil).Status)
+		require.NotEmpty(t, s.handle(t.Context(), controlRequest{Op: "bogus"}, nil).Error)
 	})
 }

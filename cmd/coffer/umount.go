@@ -80,18 +80,14 @@ func (a *app) sayKept(files []string) {
 // name files whose data is not in the store; there may be some whether or not
 // it is unmounted, which the error tells.
 func (a *app) umount(ctx context.Context, dir string, lazy, discard bool) (unflushed []string, err error) {
-	uid := os.Getuid()
 	entry, mounted, err := mountAt(dir)
 	if err != nil {
 		return nil, err
 	}
-	if mounted && entry.UID >= 0 && uid == 0 {
-		uid = entry.UID
+	if !mounted {
+		entry = mountEntry{Dir: dir, UID: -1}
 	}
-	client, err := dialControl(dir, a.env, uid)
-	if errors.Is(err, errNoDaemon) && uid != os.Getuid() {
-		client, err = dialControl(dir, a.env, os.Getuid())
-	}
+	client, err := dialMount(entry, a.env)
 	if errors.Is(err, errNoDaemon) {
 		return nil, umountAlone(dir, entry, mounted, lazy)
 	}
@@ -166,7 +162,8 @@ func umountAlone(dir string, entry mountEntry, mounted, lazy bool) error {
 }
 
 const statusLong = `Print what a mount is doing, as JSON: open files, files whose data is not yet
-in the store, what the cache holds, the daemon's process id and log file.
+in the store, what the cache holds, the daemon's process id and log file; with
+--cse-keyring how often something was refused that is damaged, or plaintext.
 With --flush, everything is written to the store first.`
 
 // newStatus builds "coffer status".

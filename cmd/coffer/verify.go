@@ -3,40 +3,31 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/jedib0t/go-pretty/v6/progress"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"coffer/objstore"
-	"coffer/objstore/cse"
 )
 
 const verifyLong = `Read every object of a bucket, or below a prefix, and tell which cannot be
-trusted: with --cse-keyring every frame and every signature is authenticated, and
-an object that is not encrypted for the keys counts as damaged (cse-mode: auto
-lets plain objects pass); the store's checksum is compared where it tells one of
-what it sends. Nothing is written.`
+trusted: with --cse-keyring every frame and every signature is authenticated,
+and an object that is not encrypted for the keys counts as damaged (cse-mode:
+auto lets plain objects pass); the store's checksum is compared where it tells
+one of what it sends. Nothing is written.
 
-// verifyReport is the output of "coffer verify --json".
-type verifyReport struct {
-	Objects int64           `json:"objects"`
-	Bytes   int64           `json:"bytes"`
-	Damaged []damagedObject `json:"damaged"`
-}
-
-type damagedObject struct {
-	Key   string `json:"key"`
-	Error string `json:"error"`
-}
+For a path in a mount, a directory or a file, the mount's daemon does it, which
+has the keys and the settings. It reads what lies in the store, not what it has
+cached. Files that are not stored yet are named, and are no failure.`
 
 // newVerify builds "coffer verify".
 func newVerify(a *app) *cobra.Command {
@@ -44,35 +35,32 @@ func newVerify(a *app) *cobra.Command {
 	var asJSON bool
 	var jobs int
 	cmd := &cobra.Command{
-		Use:     "verify [flags] s3://BUCKET[/PREFIX]",
-		Short:   "Read all objects and tell which are damaged",
-		Long:    verifyLong + "\n\n" + exitCodeHelp,
-		Example: "  coffer verify --cse-keyring keys.yaml s3://dataset\n  coffer verify --json s3://dataset/2026 | jq .damaged",
-		Args:    argCount(1, 1, "s3://BUCKET[/PREFIX]"),
+		Use:   "verify [flags] {PATH | s3://BUCKET[/PREFIX]}",
+		Short: "Read all objects and tell which are damaged",
+		Long:  verifyLong + "\n\n" + exitCodeHelp,
+		Example: "  coffer verify ~/s3/dataset/2026\n  coffer verify --cse-keyring keys.yaml s3://dataset\n" +
+			"  coffer verify --json s3://dataset/2026 | jq .damaged",
+		Args: argCount(1, 1, "PATH or s3://BUCKET[/PREFIX]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := parseSource(args[0])
-			if err != nil {
-				return &exitError{exitUsage, err}
-			}
-			if src.Bucket == "" {
-				return usageErrorf("verify needs a bucket: s3://BUCKET or s3://BUCKET/PREFIX")
-			}
 			if jobs < 1 {
 				return usageErrorf("--jobs %d is less than 1", jobs)
 			}
-			cfg, err := resolveConfig(cmd.Flags(), a.env, nil)
-			if err != nil {
+			verify := a.verifyMounted
+			if strings.HasPrefix(args[0], "s3://") {
+				verify = a.verifyStore
+			}
+			report := verifyReport{Damaged: []damagedObject{}, Skipped: []skippedObject{}}
+			shown, stop := a.showProgress(args[0], asJSON)
+			err := verify(cmd.Flags(), args[0], jobs, func(news verifyReport) error {
+				report.add(news)
+				shown(news.Bytes)
+				return nil
+			})
+			stop()
+			var e *exitError
+			if errors.As(err, &e) && e.code == exitUsage {
 				return err
 			}
-			cfg.ReadOnly, cfg.CSESigned.value = true, string(cse.SignedStrict)
-			var report verifyReport
-			err = a.withStore(cfg, func(ctx context.Context, store *connection) error {
-				show := io.Writer(io.Discard)
-				if f, ok := a.stderr.(*os.File); ok && isTerminal(f) && !asJSON {
-					show = f
-				}
-				return verifyBucket(ctx, store, src, jobs, show, &report)
-			})
 			if asJSON {
 				enc := json.NewEncoder(a.stdout)
 				enc.SetIndent("", "  ")
@@ -90,8 +78,102 @@ func newVerify(a *app) *cobra.Command {
 	}
 	bindFlags(cmd.Flags(), &scratch, storeGroups...)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().IntVar(&jobs, "jobs", 8, "`number` of objects that are read at a time")
+	cmd.Flags().IntVar(&jobs, "jobs", 8, "`number` of objects that are read at a time, by a mount at most 16")
 	return cmd
+}
+
+// errInterrupted tells that what was found is not all.
+var errInterrupted = errors.New("interrupted: not all was read")
+
+// verifyStore verifies what s3://BUCKET[/PREFIX] names, with the settings of the flags.
+func (a *app) verifyStore(flags *pflag.FlagSet, name string, jobs int, tell func(verifyReport) error) error {
+	src, err := parseSource(name)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if src.Bucket == "" {
+		return usageErrorf("verify needs a bucket: s3://BUCKET or s3://BUCKET/PREFIX")
+	}
+	cfg, err := resolveConfig(flags, a.env, nil)
+	if err != nil {
+		return err
+	}
+	cfg.ReadOnly = true
+	return a.withStore(cfg, func(ctx context.Context, store *connection) error {
+		unseen, err := store.unseen()
+		if err != nil {
+			return err
+		}
+		v := newVerifier(unseen, jobs, tell)
+		err = v.run(ctx, []source{src})
+		switch {
+		case ctx.Err() != nil:
+			return errInterrupted
+		case err == nil && v.listed.Load() == 0 && src.Prefix != "":
+			return &objstore.Error{Op: "verify", Key: src.String(), Kind: objstore.NotExist}
+		}
+		return err
+	})
+}
+
+// verifyMounted has the daemon of a mount verify what lies at a path in it.
+func (a *app) verifyMounted(flags *pflag.FlagSet, name string, jobs int, tell func(verifyReport) error) error {
+	var ownSettings error
+	flags.Visit(func(f *pflag.Flag) {
+		if f.Name != "json" && f.Name != "jobs" {
+			ownSettings = usageErrorf("--%s is for s3://BUCKET; a mount has its own settings", f.Name)
+		}
+	})
+	if ownSettings != nil {
+		return ownSettings
+	}
+	entry, inside, err := mountOf(name)
+	if err != nil {
+		return err
+	}
+	client, err := dialMount(entry, a.env)
+	if err != nil {
+		return fmt.Errorf("%s: %w", entry.Dir, err)
+	}
+	defer client.Close()
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer cancel()
+	last, err := client.stream(ctx, controlRequest{Op: "verify", Path: inside, Jobs: jobs}, func(piece controlReply) error {
+		if piece.Verify == nil {
+			return nil
+		}
+		return tell(*piece.Verify)
+	})
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
+	if err == nil && !last.Done {
+		err = &exitError{max(last.Code, exitFailure), errors.New(last.Error)}
+	}
+	return err
+}
+
+// showProgress shows on a terminal how many bytes were read, until stop is called.
+func (a *app) showProgress(what string, quiet bool) (more func(int64), stop func()) {
+	f, ok := a.stderr.(*os.File)
+	if !ok || quiet || !isTerminal(f) {
+		return func(int64) {}, func() {}
+	}
+	shown := progress.NewWriter()
+	shown.SetOutputWriter(f)
+	shown.SetUpdateFrequency(tellEvery)
+	tracker := &progress.Tracker{Message: what, Units: progress.UnitsBytes}
+	shown.AppendTracker(tracker)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		shown.Render()
+	}()
+	return tracker.Increment, func() {
+		tracker.MarkAsDone()
+		shown.Stop()
+		<-done
+	}
 }
 
 func isTerminal(f *os.File) bool {
@@ -99,86 +181,24 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// verifyBucket reads the objects of src, and shows how far it is.
-func verifyBucket(ctx context.Context, store objstore.Store, src source, jobs int, show io.Writer, report *verifyReport) error {
-	b, err := store.Open(ctx, src.Bucket)
-	if err != nil {
-		return err
-	}
-	prefix := ""
-	if src.Prefix != "" {
-		prefix = src.Prefix + "/"
-	}
-	shown := progress.NewWriter()
-	shown.SetOutputWriter(show)
-	shown.SetUpdateFrequency(200 * time.Millisecond)
-	tracker := &progress.Tracker{Message: src.String(), Units: progress.UnitsBytes}
-	shown.AppendTracker(tracker)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		shown.Render()
-	}()
-	defer func() {
-		tracker.MarkAsDone()
-		shown.Stop()
-		<-done
-	}()
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(jobs)
-	damaged := []damagedObject{}
-	for e, lerr := range b.List(ctx, objstore.Query{Prefix: prefix}) {
-		if lerr != nil {
-			err = lerr
-			break
-		}
-		if strings.HasSuffix(e.Key, "/") {
-			continue // a directory's marker
-		}
-		g.Go(func() error {
-			n, err := readWhole(ctx, b, e)
-			tracker.Increment(n)
-			mu.Lock()
-			defer mu.Unlock()
-			switch objstore.KindOf(err) {
-			case objstore.NotExist:
-				return nil // removed since it was listed
-			case objstore.Integrity, objstore.Unsupported, objstore.KeyUnavailable:
-				damaged, err = append(damaged, damagedObject{e.Key, err.Error()}), nil
-			}
-			report.Objects++
-			report.Bytes += n
-			return err
-		})
-	}
-	if gerr := g.Wait(); err == nil {
-		err = gerr
-	}
-	report.Damaged = damaged
-	return err
-}
-
-// readWhole reads an object and returns how many bytes it has.
-func readWhole(ctx context.Context, b objstore.Bucket, e objstore.Entry) (int64, error) {
-	body, _, err := b.Get(ctx, objstore.Ref{Key: e.Key}, objstore.GetOptions{})
-	if err != nil {
-		return 0, err
-	}
-	defer body.Close()
-	return io.Copy(io.Discard, body)
-}
-
 // print writes the report for a person.
 func (r verifyReport) print(w io.Writer) {
-	if len(r.Damaged) > 0 {
-		t := table.NewWriter()
-		t.SetOutputMirror(w)
-		t.AppendHeader(table.Row{"object", "what is wrong"})
+	if len(r.Damaged)+len(r.Skipped) > 0 {
+		t := newTable(w, "object", "what is wrong")
 		for _, d := range r.Damaged {
-			t.AppendRow(table.Row{d.Key, d.Error})
+			t.AppendRow(table.Row{source{d.Bucket, d.Key}, d.Error})
+		}
+		for _, s := range r.Skipped {
+			t.AppendRow(table.Row{source{s.Bucket, s.Key}, s.Reason})
 		}
 		t.Render()
 	}
-	fmt.Fprintf(w, "%d objects with %d bytes were read, %d cannot be trusted\n", r.Objects, r.Bytes, len(r.Damaged))
+	fmt.Fprintf(w, "%d objects with %d bytes were read, %d cannot be trusted", r.Objects, r.Bytes, len(r.Damaged))
+	if n := len(r.Skipped); n > 0 {
+		fmt.Fprintf(w, ", %d are not stored yet", n)
+	}
+	if r.Gone > 0 {
+		fmt.Fprintf(w, ", %d were removed or replaced meanwhile", r.Gone)
+	}
+	fmt.Fprintln(w)
 }

@@ -42,6 +42,10 @@ type Config struct {
 	// ClientSide tells that the store's objects are encrypted on this side: data that
 	// is kept must not be stored otherwise.
 	ClientSide bool
+	// RewriteMax is the longest object, in bytes, of which some may be changed and the
+	// rest kept, where that has all of it sent again, as it has with ClientSide; a
+	// change of a longer one is EFBIG. 0 is no limit.
+	RewriteMax int64
 	// AllowUnencrypted lets mkdir keep a bucket that cannot be proved to encrypt.
 	AllowUnencrypted bool
 	// UID and GID own what has no owner in its metadata.
@@ -99,6 +103,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("fs: convention %q: want %q, %q or %q", c.Convention, ConventionS3FS, ConventionRclone, ConventionFSx)
 	case c.MetadataTTL == Indefinite && !c.ReadOnly:
 		return errors.New("fs: an indefinite metadata TTL is for read-only mounts")
+	case c.RewriteMax < 0:
+		return fmt.Errorf("fs: at most %d bytes rewritten", c.RewriteMax)
 	case c.MetadataTTL < 0:
 		return fmt.Errorf("fs: metadata TTL %v is negative", c.MetadataTTL)
 	case c.AbsentTTL < 0:

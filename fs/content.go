@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"coffer/cache"
@@ -53,7 +54,7 @@ func (n *file) present() present {
 	defer n.mu.Unlock()
 	return present{
 		state: c.state, size: n.sizeLocked(), room: int64(cap(c.head) - len(c.head)),
-		gone: n.gone, stale: n.stale, failures: n.failures,
+		gone: n.gone, stale: n.stale, failures: n.failures, rewrite: n.fsys.cfg.RewriteMax,
 	}
 }
 
@@ -74,6 +75,9 @@ func (n *file) prepare(ctx context.Context, ev event) (transition, error) {
 		case doRefuse:
 			return t, &objstore.Error{Op: "stage", Key: n.path(), Kind: objstore.Unsupported,
 				Err: errors.New("the file was unlinked while it was being uploaded; only writing on is possible")}
+		case doExceed:
+			return t, &objstore.Error{Op: "stage", Key: n.path(), Kind: objstore.TooLarge,
+				Err: fmt.Errorf("all of it is encrypted and sent anew when some of it changes, and with %d bytes it is longer than the limit for that, %d bytes (cse-rewrite-max); it is as it was", p.size, p.rewrite)}
 		case doDecline:
 			return t, errors.ErrUnsupported
 		case doBegin:

@@ -64,6 +64,9 @@ type present struct {
 	full  bool  // more memory is not to be had
 	gone  bool  // the file has no name
 	stale bool  // another version has the name
+	// rewrite is the most bytes of what the store has that a commit may send
+	// again; 0: any number.
+	rewrite int64
 	// failures counts what was refused.
 	failures int
 }
@@ -102,6 +105,7 @@ const (
 	doApply        // the bytes are where the event can be applied to them
 	doTell         // answer with the failure, or that the file is stale
 	doRefuse       // answer that an upload without a name cannot be had back
+	doExceed       // answer that too much would have to be sent again
 	doDecline      // leave it to the kernel to read and write
 
 	doBegin    // what the store has becomes what a commit replaces
@@ -150,6 +154,8 @@ func next(p present, ev event) transition {
 		return p.stay(doNothing)
 	case ev.empties(), p.appends(ev):
 		return p.leave(doBegin, buffered)
+	case p.rewrite > 0 && p.keeps(ev) > p.rewrite:
+		return p.stay(doExceed)
 	}
 	return p.leave(doOverlay, staged)
 }
@@ -189,6 +195,14 @@ func (p present) nextStreaming(ev event) transition {
 func (p present) appends(ev event) bool {
 	inOrder := p.state == buffered || p.state == streaming || !p.state.local() && p.size == 0
 	return inOrder && ev.off == p.size && (ev.kind == onWrite || ev.kind == onCopy)
+}
+
+// keeps is how many bytes of the file are as they were after ev, and what it overwrites.
+func (p present) keeps(ev event) int64 {
+	if ev.kind == onTruncate {
+		return min(p.size, ev.n)
+	}
+	return p.size
 }
 
 // empties reports whether ev leaves nothing of the file.

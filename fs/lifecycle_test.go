@@ -14,7 +14,7 @@ var (
 		onWrite: "write", onCopy: "copy", onTruncate: "truncate", onOpenTruncate: "O_TRUNC", onAllocate: "allocate", onReadBack: "read", onCommit: "commit",
 	}
 	stepNames = map[step]string{
-		doNothing: "nothing", doApply: "apply", doTell: "tell", doRefuse: "refuse", doDecline: "decline", doBegin: "begin", doDiscard: "discard",
+		doNothing: "nothing", doApply: "apply", doTell: "tell", doRefuse: "refuse", doExceed: "exceed", doDecline: "decline", doBegin: "begin", doDiscard: "discard",
 		doEnlarge: "enlarge", doSpill: "spill", doOverlay: "overlay", doUpload: "upload", doSend: "send", doComplete: "complete",
 	}
 )
@@ -29,17 +29,20 @@ func (t transition) String() string {
 const lifecycle = `
 clean,failed  write     empty end         begin     buffered
 clean,failed  write     empty elsewhere   overlay   staged
-clean,failed  write     some              overlay   staged
+clean,failed  write     some little       overlay   staged
+clean,failed  write     some much         exceed
 clean,failed  copy      empty end named   begin     buffered
 clean,failed  copy      empty end gone    decline
 clean,failed  copy      empty elsewhere   decline
 clean,failed  copy      some              decline
 clean,failed  truncate  as-it-is          nothing
 clean,failed  truncate  other-size zero   begin     buffered
-clean,failed  truncate  other-size sized  overlay   staged
+clean,failed  truncate  other-size sized little  overlay  staged
+clean,failed  truncate  other-size sized much    exceed
 clean,failed  O_TRUNC                     begin     buffered
 clean,failed  allocate  enough            nothing
-clean,failed  allocate  longer            overlay   staged
+clean,failed  allocate  longer little     overlay   staged
+clean,failed  allocate  longer much       exceed
 clean,failed  read                        nothing
 clean,failed  commit                      nothing
 
@@ -160,7 +163,11 @@ func situation(p present, ev event) []string {
 	case p.full:
 		memory = "full"
 	}
-	words := []string{pick(p.gone, "gone", "named"), pick(p.size == 0, "empty", "some"), memory}
+	kept := p.size
+	if ev.kind == onTruncate {
+		kept = min(kept, ev.n)
+	}
+	words := []string{pick(p.gone, "gone", "named"), pick(p.size == 0, "empty", "some"), memory, pick(p.rewrite > 0 && kept > p.rewrite, "much", "little")}
 	switch ev.kind {
 	case onWrite, onCopy:
 		return append(words, pick(ev.off == p.size, "end", "elsewhere"))
@@ -176,11 +183,14 @@ func situation(p present, ev event) []string {
 // counts, and the limits of each.
 func situations(yield func(present, event) bool) {
 	for s := range stateNames {
-		for bits := range 1 << 3 {
+		for bits := range 1 << 4 {
 			for _, size := range []int64{0, 1, headMax / 2, headMax, headMax + 1} {
 				p := present{state: s, size: size, gone: bits&1 != 0, full: bits&2 != 0, room: 100 * int64(bits&4)}
 				if !s.local() {
 					p.room = 0
+				}
+				if bits&8 != 0 {
+					p.rewrite = headMax / 2
 				}
 				var events []event
 				for _, at := range []int64{0, 1, size, size + 1} {

@@ -199,9 +199,13 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 	if err != nil {
 		return st, err
 	}
+	var rewriteMax int64
+	if store.clientSide {
+		rewriteMax = int64(cfg.CSERewriteMax)
+	}
 	st.mnt, err = fs.Mount(ctx, plan.dir, fs.Config{
 		Store: store, Cache: held, Bucket: plan.src.Bucket, Prefix: prefix,
-		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted, ClientSide: store.clientSide,
+		ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, AllowUnencrypted: cfg.AllowUnencrypted, ClientSide: store.clientSide, RewriteMax: rewriteMax,
 		UID: cfg.UID.or(os.Getuid()), GID: cfg.GID.or(os.Getgid()),
 		FileMode: uint32(0o666 &^ cfg.Umask), DirMode: uint32(0o777 &^ cfg.Umask),
 		Attributes: attributesOf(cfg), Convention: fs.Convention(cfg.Convention.value),

@@ -39,12 +39,13 @@ type Config struct {
 	AllowUnencrypted bool              `yaml:"allow-unencrypted"`
 	Encryption       []encryptionRule  `yaml:"encryption"`
 
-	CSEKeyring  string `yaml:"cse-keyring"`
-	CSEMode     choice `yaml:"cse-mode"`
-	CSEBinding  choice `yaml:"cse-binding"`
-	CSESigned   choice `yaml:"cse-signed"`
-	CSEOrigin   choice `yaml:"cse-origin"`
-	CSEAnySuite bool   `yaml:"cse-any-suite"`
+	CSEKeyring    string    `yaml:"cse-keyring"`
+	CSEMode       choice    `yaml:"cse-mode"`
+	CSEBinding    choice    `yaml:"cse-binding"`
+	CSESigned     choice    `yaml:"cse-signed"`
+	CSEOrigin     choice    `yaml:"cse-origin"`
+	CSEAnySuite   bool      `yaml:"cse-any-suite"`
+	CSERewriteMax sizeLimit `yaml:"cse-rewrite-max"`
 
 	ReadOnly    bool          `yaml:"read-only"`
 	Attributes  choice        `yaml:"attributes"`
@@ -134,11 +135,15 @@ func defaultConfig() Config {
 		CSESigned:   choice{string(cse.SignedAuto), cseSigned},
 		CSEOrigin:   choice{originAny, cseOrigins},
 		CSEBinding:  choice{string(cse.BindWarn), cseBindings},
-		Attributes:  choice{"auto", attributeModes},
-		Convention:  choice{"s3fs", conventions},
-		Exclusive:   choice{"close", exclusiveModes},
-		Unlink:      choice{"now", unlinkModes},
-		Rescue:      choice{rescueFile, rescueModes},
+		// Over 1 Gbit/s that many bytes come and go in ten minutes, in which a close
+		// does not return.
+		CSERewriteMax: 64 << 30,
+
+		Attributes: choice{"auto", attributeModes},
+		Convention: choice{"s3fs", conventions},
+		Exclusive:  choice{"close", exclusiveModes},
+		Unlink:     choice{"now", unlinkModes},
+		Rescue:     choice{rescueFile, rescueModes},
 		// Ten seconds: a remote change is seen within one retry of a
 		// polling job, and a build's repeated stats cost no request.
 		MetadataTTL: lifetime(10 * time.Second),

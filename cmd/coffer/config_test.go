@@ -173,13 +173,27 @@ func TestByteSize(t *testing.T) {
 	for text, want := range map[string]byteSize{
 		"0": 0, "auto": 0, "1": 1, "1k": 1 << 10, "1KB": 1 << 10, "2KiB": 2 << 10, "512MiB": 512 << 20, "3G": 3 << 30, "1 TiB": 1 << 40,
 	} {
-		got, err := parseByteSize(text)
-		require.NoError(t, err, text)
+		var got byteSize
+		require.NoError(t, got.Set(text), text)
 		require.Equal(t, want, got, text)
 	}
 	for _, text := range []string{"", "-1", "1.5G", "G", "8388608T", "1X", "9223372036854775808"} {
 		_, err := parseByteSize(text)
 		require.Error(t, err, text)
+	}
+}
+
+func TestSizeLimit(t *testing.T) {
+	for text, want := range map[string]sizeLimit{"0": 0, "unlimited": 0, "64GiB": 64 << 30, "1k": 1 << 10} {
+		var l, again sizeLimit
+		require.NoError(t, l.Set(text), text)
+		require.Equal(t, want, l, text)
+		require.NoError(t, again.Set(l.String()), text)
+		require.Equal(t, l, again, text)
+	}
+	for _, text := range []string{"", "auto", "none", "-1"} {
+		var l sizeLimit
+		require.Error(t, l.Set(text), text)
 	}
 }
 
@@ -192,8 +206,8 @@ func FuzzByteSize(f *testing.F) {
 			return
 		}
 		require.GreaterOrEqual(t, n, byteSize(0))
-		again, err := parseByteSize(n.String())
-		require.NoError(t, err)
+		var again byteSize
+		require.NoError(t, again.Set(n.String()))
 		require.Equal(t, n, again)
 	})
 }

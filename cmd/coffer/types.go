@@ -26,9 +26,6 @@ var sizeUnits = []struct {
 // parseByteSize parses digits with an optional unit: K, KB, KiB and so on.
 func parseByteSize(s string) (byteSize, error) {
 	t := strings.ToUpper(strings.TrimSpace(s))
-	if t == "AUTO" {
-		return 0, nil
-	}
 	t = strings.TrimSuffix(strings.TrimSuffix(t, "B"), "I")
 	var shift uint
 	for _, u := range sizeUnits {
@@ -44,8 +41,16 @@ func parseByteSize(s string) (byteSize, error) {
 	return byteSize(n << shift), nil
 }
 
-func (b *byteSize) Set(s string) (err error) { *b, err = parseByteSize(s); return err }
-func (b *byteSize) Type() string             { return "size" }
+func (b *byteSize) Set(s string) (err error) {
+	if strings.EqualFold(strings.TrimSpace(s), "auto") {
+		*b = 0
+		return nil
+	}
+	*b, err = parseByteSize(s)
+	return err
+}
+
+func (b *byteSize) Type() string { return "size" }
 
 func (b byteSize) String() string {
 	if b == 0 {
@@ -60,6 +65,30 @@ func (b byteSize) String() string {
 }
 
 func (b *byteSize) UnmarshalYAML(raw []byte) error { return b.Set(scalar(raw)) }
+
+// sizeLimit is a number of bytes as byteSize is; 0 is no limit.
+type sizeLimit int64
+
+func (l *sizeLimit) Set(s string) error {
+	if s == "unlimited" {
+		*l = 0
+		return nil
+	}
+	n, err := parseByteSize(s)
+	*l = sizeLimit(n)
+	return err
+}
+
+func (l *sizeLimit) Type() string { return "size" }
+
+func (l sizeLimit) String() string {
+	if l == 0 {
+		return "unlimited"
+	}
+	return byteSize(l).String()
+}
+
+func (l *sizeLimit) UnmarshalYAML(raw []byte) error { return l.Set(scalar(raw)) }
 
 // ownerID is a user or group id; -1 stands for that of the process.
 type ownerID int64

@@ -41,7 +41,7 @@ func (b *bucket) Create(ctx context.Context, key string, opts objstore.CreateOpt
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{b: b, inner: inner, sealer: sealer, buf: make([]byte, message.FramePrefix, message.FinalOverhead+message.Own.Frame)}
+	w := &writer{b: b, inner: inner, sealer: sealer, buf: make([]byte, message.FramePrefix)}
 	if _, err := inner.Write(sealer.Header()); err != nil {
 		return nil, errors.Join(err, inner.Abort())
 	}
@@ -56,9 +56,11 @@ type writer struct {
 	b      *bucket
 	inner  objstore.Writer
 	sealer *message.Sealer
-	buf    []byte // room for a frame's prefix, and the plaintext of the one under way
-	frames int64  // sealed
-	ended  bool   // the final frame was sealed
+	// buf is room for a frame's prefix, and the plaintext of the one under way. It
+	// grows with what comes: most files are smaller than a frame.
+	buf    []byte
+	frames int64 // sealed
+	ended  bool  // the final frame was sealed
 }
 
 // begun is how many bytes of the frame under way there are.
@@ -94,7 +96,7 @@ func (w *writer) seal() error {
 		return err
 	}
 	w.frames++
-	w.buf = w.buf[:message.FramePrefix]
+	w.buf = sealed[:message.FramePrefix] // another array, where there was no room for the tag
 	_, err = w.inner.Write(sealed)
 	return err
 }

@@ -60,6 +60,11 @@ func loadKeyring(ctx context.Context, cfg Config) (*keyring.Ring, message.Contex
 	return ring, c, err
 }
 
+// kmsAttempts has a KMS asked for about a minute: where a job starts everywhere at once,
+// all of its machines want a data key, and KMS throttles an account. The 3 attempts of
+// the SDK end after a few seconds.
+const kmsAttempts = 10
+
 // kmsClients returns clients of AWS KMS with the credentials of the settings. The
 // endpoint of the settings is that of the store: that of the KMS comes from
 // AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL or the profile.
@@ -80,6 +85,9 @@ func kmsClients(ctx context.Context, cfg Config) keyring.KMSClients {
 		}
 		if loaded.Region == "" && region == "" {
 			return nil, errors.New("a key of AWS KMS needs a region: --region, AWS_REGION, the profile's, or that of the key's ARN")
+		}
+		if loaded.RetryMaxAttempts == 0 { // AWS_MAX_ATTEMPTS, and the profile's
+			loaded.RetryMaxAttempts = kmsAttempts
 		}
 		return keyring.NewKMSClient(loaded, region), nil
 	}

@@ -12,6 +12,9 @@
 // What a server does differently is never hidden in the suite's code: each
 // accepted difference has a name and a reason in [Differences].
 //
+// [Sealed] looks at all that a store is sent by client-side encryption, for the one thing
+// that it must never do. [Proxy] records requests to real servers, and spoils some.
+//
 // The package is for tests only. It imports package testing, starts processes
 // and calls Fatal; no program links it.
 package storetest

@@ -145,7 +145,7 @@ func TestTruncateProvesSize(t *testing.T) {
 // memory and no room on this machine.
 func TestRewriteTakesLittle(t *testing.T) {
 	needFUSE(t)
-	const size, budget = 192 << 20, 64
+	const size, budget = 160 << 20, 64
 	s := startEmulator(t, "nosse")
 	args := []string{"--cse-keyring", keyringFile(t), "--memory", fmt.Sprint(budget, "MiB"), "--scratch-dir", t.TempDir()}
 	m := mountWith(t, plainCoffer(t), s.Env(), args...)
@@ -283,7 +283,8 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 	args := []string{"--cse-keyring", ring, "--rescue-key-file", rescueKey}
 	m, s, seals := sealedMount(t, args...)
 	f := m.path("bucket", "f")
-	long, other := random(t, 18<<20), random(t, 18<<20)
+	const size, half = 10 << 20, 5 << 20 // two parts of an upload
+	long, other := random(t, size), random(t, size)
 	open := func(flags int, do func(h *os.File)) {
 		t.Helper()
 		h, err := os.OpenFile(f, flags, 0o600)
@@ -312,7 +313,7 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		}
 	}
 	changed := bytes.Clone(long)
-	copy(changed[9<<20:], "CHANGED")
+	copy(changed[half:], "CHANGED")
 	for _, c := range []struct {
 		name string
 		do   func()
@@ -321,11 +322,11 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		{"written", func() { store(long) }, long},
 		{"written again", func() { store(long) }, long},
 		{"changed in place", func() {
-			open(os.O_RDWR, func(h *os.File) { must(t, second(h.WriteAt([]byte("CHANGED"), 9<<20))) })
+			open(os.O_RDWR, func(h *os.File) { must(t, second(h.WriteAt([]byte("CHANGED"), half))) })
 		}, changed},
 		{"appended to", func() {
-			store(long[:9<<20])
-			open(os.O_WRONLY|os.O_APPEND, func(h *os.File) { must(t, inOrder(long[9<<20:])(h)) })
+			store(long[:half])
+			open(os.O_WRONLY|os.O_APPEND, func(h *os.File) { must(t, inOrder(long[half:])(h)) })
 		}, long},
 		{"cut, and longer again", func() {
 			store(long)
@@ -334,7 +335,7 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		}, append(bytes.Clone(long[:7<<20+5]), 0, 0, 0, 0, 0)},
 		{"stored in the middle of being written", func() {
 			open(os.O_WRONLY|os.O_TRUNC, func(h *os.File) {
-				for _, piece := range [][]byte{long[:9<<20], long[9<<20 : 9<<20+10], long[9<<20+10:]} {
+				for _, piece := range [][]byte{long[:half], long[half : half+10], long[half+10:]} {
 					must(t, inOrder(piece)(h))
 					must(t, h.Sync())
 				}
@@ -343,7 +344,7 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		{"changed while it is written", func() {
 			open(os.O_RDWR|os.O_TRUNC, func(h *os.File) {
 				must(t, inOrder(long)(h))
-				must(t, second(h.WriteAt([]byte("CHANGED"), 9<<20)))
+				must(t, second(h.WriteAt([]byte("CHANGED"), half)))
 			})
 		}, changed},
 		{"renamed, and written anew", func() {
@@ -387,7 +388,7 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		{"killed after a change was refused, and rescued", func() {
 			store(long)
 			refuse(s)
-			m.failing(os.O_RDWR, func(h *os.File) error { return second(h.WriteAt([]byte("CHANGED"), 9<<20)) }, syscall.EACCES)
+			m.failing(os.O_RDWR, func(h *os.File) error { return second(h.WriteAt([]byte("CHANGED"), half)) }, syscall.EACCES)
 			rescueAfterKill("f")
 		}, changed},
 		{"committed after a conflict", func() {
@@ -414,7 +415,7 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 	}
 	n, err := seals.Check()
 	t.Logf("%+v, %v", n, err)
-	if n.Messages < 25 || n.Frames < 20*9*16 || n.Again < 8<<20 {
+	if n.Messages < 25 || n.Frames < 15*size>>16 || n.Again < 4<<20 {
 		t.Errorf("%+v were looked at", n)
 	}
 }

@@ -178,19 +178,20 @@ func TestRewriteTakesLittle(t *testing.T) {
 	}
 	peak := m.peakRSS()
 	t.Logf("%.0f MiB of memory, %d KiB of scratch", peak, scratch>>10)
-	if peak > budget+80 {
+	if peak > budget+96 {
 		t.Errorf("the daemon takes %.0f MiB, of which the budget is %d", peak, budget)
 	}
 	if scratch > 1<<20 {
 		t.Errorf("it has %d bytes on scratch", scratch)
 	}
+	must(t, f.Close())
 	m.stop()
 	m.start(args...)
 	f, err = os.Open(name)
 	must(t, err)
 	defer f.Close()
 	got := make([]byte, 1<<20)
-	for off := int64(0); off < size; off += 1 << 20 {
+	for _, off := range []int64{0, size/2 - 2<<20, size/2 - 1<<20, size / 2, size/2 + 1<<20, size - 1<<20} {
 		want := bytes.Clone(block)
 		switch off {
 		case size/2 - 1<<20:
@@ -227,20 +228,21 @@ func TestRandomReadsFetchOneFrame(t *testing.T) {
 	ring := keyringFile(t)
 	m := mountStore(t, s.Env(), "--cse-keyring", ring)
 	must(t, os.Mkdir(m.path("bucket"), 0o755))
-	data := random(t, 64<<20)
+	// The head of a file is fetched as that of a stream, and a block of 1 MiB at once
+	// when more than some of it was wanted.
+	const head, blocks = 16 << 20, 40
+	data := random(t, head+blocks<<20)
 	must(t, os.WriteFile(m.path("bucket", "f"), data, 0o600))
 	m.stop()
 	m.start("--cse-keyring", ring)
 	f, err := os.Open(m.path("bucket", "f"))
 	must(t, err)
 	defer f.Close()
-	const frame, page, reads = 64 << 10, 4 << 10, 100
+	const frame, page, reads = 64 << 10, 4 << 10, blocks
 	s.ResetRequests()
-	frames := rand.New(rand.NewPCG(1, 2)).Perm(len(data) / frame)
 	got := make([]byte, page)
-	for i := range reads {
-		// Not at the head, which is fetched as that of a stream.
-		off := int64(max(frames[i], 200)*frame + i%16*page)
+	for i, b := range rand.New(rand.NewPCG(1, 2)).Perm(blocks) {
+		off := int64(head + b<<20 + i%16*frame + i*7%16*page)
 		if _, err := f.ReadAt(got, off); err != nil || !bytes.Equal(got, data[off:off+page]) {
 			t.Fatalf("at %d: other bytes, %v", off, err)
 		}
@@ -251,7 +253,7 @@ func TestRandomReadsFetchOneFrame(t *testing.T) {
 	}
 	gets := count(s, "GetObject", "f")
 	t.Logf("%d reads: %d requests, %.1f KiB each", reads, gets, float64(fetched)/reads/1024)
-	if gets > reads || fetched > reads*(frame+32) {
+	if gets != reads || fetched > reads*(frame+32) {
 		t.Errorf("%d reads of a page: %d requests and %d bytes, want a frame of %d for each", reads, gets, fetched, frame+32)
 	}
 }
@@ -296,12 +298,12 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		t.Helper()
 		open(os.O_WRONLY|os.O_CREATE|os.O_TRUNC, func(h *os.File) { must(t, inOrder(data)(h)) })
 	}
-	rescueAfterKill := func(key string) {
+	rescueAfterKill := func() {
 		t.Helper()
 		m.kill()
 		s.ClearFaults()
 		r := m.onlyRescued("--rescue-key-file", rescueKey)
-		if out, err := m.run("rescue", "commit", "--allow-unencrypted", "--cse-keyring", ring, "--rescue-key-file", rescueKey, r.ID, "s3://bucket/"+key); err != nil {
+		if out, err := m.run("rescue", "commit", "--allow-unencrypted", "--cse-keyring", ring, "--rescue-key-file", rescueKey, r.ID); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		m.start(args...)
@@ -378,18 +380,18 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		{"killed after a stream was refused, and rescued", func() {
 			refuse(s)
 			m.failing(os.O_WRONLY|os.O_TRUNC, inOrder(long), syscall.EACCES)
-			rescueAfterKill("f")
+			rescueAfterKill()
 		}, long},
 		{"killed after something small was refused, and rescued", func() {
 			refuse(s)
 			m.failing(os.O_WRONLY|os.O_TRUNC, inOrder(other[:300_000]), syscall.EACCES)
-			rescueAfterKill("f")
+			rescueAfterKill()
 		}, other[:300_000]},
 		{"killed after a change was refused, and rescued", func() {
 			store(long)
 			refuse(s)
 			m.failing(os.O_RDWR, func(h *os.File) error { return second(h.WriteAt([]byte("CHANGED"), half)) }, syscall.EACCES)
-			rescueAfterKill("f")
+			rescueAfterKill()
 		}, changed},
 		{"committed after a conflict", func() {
 			h, err := os.OpenFile(f, os.O_WRONLY|os.O_TRUNC, 0)

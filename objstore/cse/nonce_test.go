@@ -66,7 +66,7 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	small, large := random(2*frame+100), random(11<<20+77)
+	small, large := random(2*frame+100), random(5<<20+10*frame+77)
 	begin := func(data []byte, opts objstore.CreateOptions) objstore.Writer {
 		w, err := b.Create(t.Context(), "key", opts)
 		if err != nil {
@@ -107,10 +107,10 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 		{"a PUT that is cut off", []emulator.Fault{{Verb: "PutObject", Reset: true, Count: 1}}, 0, func() { store(small) }, small, frame},
 		{"a PUT that is cut in its middle", nil, 1, func() { store(small) }, small, frame},
 		{"a PUT whose answer is lost", []emulator.Fault{{Verb: "PutObject", LoseReply: true, Count: 1}}, 0, func() { store(small) }, small, 0},
-		{"parts that fail", []emulator.Fault{{Verb: "UploadPart", Status: 503, Count: 3}}, 0, func() { store(large) }, large, 5 << 20},
-		{"parts that are cut off", []emulator.Fault{{Verb: "UploadPart", Reset: true, Count: 2}}, 0, func() { store(large) }, large, 5 << 20},
-		{"parts that are cut in their middle", nil, 2, func() { store(large) }, large, 2 << 20},
-		{"parts whose answers are lost", []emulator.Fault{{Verb: "UploadPart", LoseReply: true, Count: 2}}, 0, func() { store(large) }, large, 5 << 20},
+		{"parts that fail", []emulator.Fault{{Verb: "UploadPart", Status: 503, Count: 3}}, 0, func() { store(large) }, large, 600_000},
+		{"parts that are cut off", []emulator.Fault{{Verb: "UploadPart", Reset: true, Count: 2}}, 0, func() { store(large) }, large, 600_000},
+		{"parts that are cut in their middle", nil, 2, func() { store(large) }, large, 600_000},
+		{"parts whose answers are lost", []emulator.Fault{{Verb: "UploadPart", LoseReply: true, Count: 2}}, 0, func() { store(large) }, large, 600_000},
 		{"an end whose answer is lost", []emulator.Fault{{Verb: "CompleteMultipartUpload", LoseReply: true, Count: 1}}, 0, func() { store(large) }, large, 0},
 		{"an end that fails", []emulator.Fault{{Verb: "CompleteMultipartUpload", Status: 500, Count: 2}}, 0, func() { store(large) }, large, 0},
 		{"given up", nil, 0, func() {
@@ -155,14 +155,14 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 			}
 		}, large, 0},
 		{"something is appended", nil, 0, func() { store(append(bytes.Clone(large), small...)) }, append(bytes.Clone(large), small...), 0},
-		{"something is cut off", nil, 0, func() { store(large[:6<<20]) }, large[:6<<20], 0},
+		{"something is cut off", nil, 0, func() { store(large[:20*frame]) }, large[:20*frame], 0},
 		{"a copy and back", nil, 0, func() {
 			for _, c := range [][2]string{{"key", "copy"}, {"copy", "key"}} {
 				if _, err := b.Copy(t.Context(), c[1], objstore.Ref{Key: c[0]}, objstore.CopyOptions{}); err != nil {
 					t.Error(err)
 				}
 			}
-		}, large[:6<<20], 0},
+		}, large[:20*frame], 0},
 	} {
 		before, err := seals.Check()
 		if err != nil {
@@ -191,8 +191,8 @@ func TestNoNonceIsSentTwice(t *testing.T) {
 	}
 	n, err := seals.Check()
 	t.Logf("%+v, %v", n, err)
-	// 21 messages, 12 of them of 11 MiB.
-	if n.Messages != 22 || n.Frames < 12*11*16 {
+	// Ten of the messages are of 5 MiB and more.
+	if n.Messages != 21 || n.Frames < 10*5*16 {
 		t.Errorf("%+v were looked at", n)
 	}
 }

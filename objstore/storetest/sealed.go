@@ -7,11 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"coffer/objstore"
 )
 
 // Sealed stands before a server and keeps all that client-side encryption sends it, also
@@ -52,7 +55,8 @@ func (s *Sealed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	object := strings.Count(strings.Trim(r.URL.Path, "/"), "/") > 0 // path style
 	upload, part := q.Get("uploadId"), q.Get("partNumber")
-	data := object && r.Method == http.MethodPut && r.ContentLength > 0 && (upload != "") == (part != "") && !q.Has("tagging") && !q.Has("acl")
+	scratch := strings.HasPrefix(path.Base(r.URL.Path), objstore.ScratchPrefix) // is the store's own
+	data := object && !scratch && r.Method == http.MethodPut && r.ContentLength > 0 && (upload != "") == (part != "") && !q.Has("tagging") && !q.Has("acl")
 	if !data {
 		s.next.ServeHTTP(w, r)
 		return

@@ -3,6 +3,7 @@ package s3store
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -40,6 +41,9 @@ func (b *bucket) Delete(ctx context.Context, refs ...objstore.Ref) []error {
 			many = append(many, i)
 		}
 	}
+	// Descending, so that a directory's marker comes after what lies below it: servers
+	// that keep objects as files answer 500 to the other order, as S3Proxy does.
+	slices.SortStableFunc(many, func(i, j int) int { return strings.Compare(refs[j].Key, refs[i].Key) })
 	var wg sync.WaitGroup
 	sem := make(chan struct{}, deletesInFlight)
 	run := func(f func()) {

@@ -125,7 +125,7 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 		return objstore.Object{}, err
 	}
 	src.ETag = raw.ETag
-	o, _, err := from.openHeader(ctx, "copy", src, raw, first)
+	o, err := from.identify(ctx, "copy", raw, from.prefixOf(ctx, src, raw.StoredSize, first))
 	if err != nil {
 		return objstore.Object{}, from.refused(src, err)
 	}

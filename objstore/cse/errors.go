@@ -1,10 +1,12 @@
 package cse
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"coffer/objstore"
+	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
 )
 
@@ -18,13 +20,34 @@ var kinds = map[message.Kind]objstore.Kind{
 	message.Unauthentic: objstore.Integrity,
 }
 
-// fail makes an error of one of package message an *objstore.Error; others stay.
+// fail gives an error of a message, of the keyring or of waiting for it its kind, and
+// the object's name; others stay.
 func (b *bucket) fail(op, key string, err error) error {
+	var none *keyring.NoKeyError
 	var m *message.Error
-	if errors.As(err, &m) {
-		return &objstore.Error{Op: op, Key: b.Name() + "/" + key, Kind: kinds[m.Kind], Err: err}
+	var kind objstore.Kind
+	switch {
+	case errors.As(err, &none):
+		return b.unwrapping(op, key, err)
+	case errors.As(err, &m):
+		kind = kinds[m.Kind]
+	case err == context.Canceled:
+		kind = objstore.Canceled
+	case err == context.DeadlineExceeded:
+		kind = objstore.Unavailable
+	default:
+		return err
 	}
-	return err
+	return &objstore.Error{Op: op, Key: b.Name() + "/" + key, Kind: kind, Err: err}
+}
+
+// unwrapping names the object in an error of the keyring.
+func (b *bucket) unwrapping(op, key string, err error) error {
+	kind := objstore.KindOf(err)
+	if kind == objstore.Unknown {
+		kind = objstore.KeyUnavailable
+	}
+	return &objstore.Error{Op: op, Key: b.Name() + "/" + key, Kind: kind, Err: err}
 }
 
 func (b *bucket) failf(op, key string, kind objstore.Kind, format string, args ...any) error {

@@ -91,34 +91,24 @@ func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.G
 			_ = body.Close()
 		}
 	}()
-	o := &opened{object: raw}
-	first, err := readUpTo(body, nil, firstBytes)
+	begin := prefixFrom(body)
+	o, err := b.identify(ctx, "get", raw, begin)
 	if err != nil {
 		return nil, raw, err
 	}
-	if !message.Sniff(first) {
+	first, err := begin(0)
+	if err != nil {
+		return nil, raw, err
+	}
+	if o.plain {
 		if b.s.cfg.Policy == Require {
 			return nil, raw, b.notMessage("get", ref.Key)
 		}
-		o.plain = true
 		b.remember(o)
 		visible, err = o.show(raw)
 		return joined{io.MultiReader(bytes.NewReader(first), body), body}, visible, err
 	}
-	h, err := message.ParseHeader(first)
-	if errors.Is(err, message.Short) {
-		if first, err = readUpTo(body, first, message.MaxHeader); err != nil {
-			return nil, raw, err
-		}
-		h, err = message.ParseHeader(first)
-	}
-	if err != nil {
-		return nil, raw, b.fail("get", ref.Key, err)
-	}
-	if err := b.authenticate(ctx, "get", ref.Key, o, h); err != nil {
-		return nil, raw, err
-	}
-	if h.Suite.Signed() || h.Frame == 0 { // where they end is to be found first
+	if o.suite.Signed() || o.profile.Frame == 0 { // where they end is to be found first
 		_ = body.Close()
 		pinned := ref
 		pinned.ETag = raw.ETag
@@ -134,7 +124,7 @@ func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.G
 		return nil, raw, b.fail("get", ref.Key, err)
 	}
 	return &reader{
-		b: b, o: o, key: ref.Key, body: body, from: io.MultiReader(bytes.NewReader(first[h.Bytes():]), body),
+		b: b, o: o, key: ref.Key, body: body, from: io.MultiReader(bytes.NewReader(first[o.profile.Header:]), body),
 		end: o.layout.Full + 1, want: visible.Size, proves: true,
 	}, visible, nil
 }
@@ -143,17 +133,6 @@ func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.G
 func (b *bucket) isOpened(ref objstore.Ref) bool {
 	ref.Bucket = b.Name()
 	return ref.ETag != "" && b.s.opened.Contains(ref)
-}
-
-// readUpTo reads n bytes, of which p are there, or all that there are.
-func readUpTo(body io.Reader, p []byte, n int) ([]byte, error) {
-	all := make([]byte, n)
-	have := copy(all, p)
-	m, err := io.ReadFull(body, all[have:])
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
-	}
-	return all[:have+m], err
 }
 
 // joined reads what was read before and then the rest.

@@ -13,14 +13,9 @@ import (
 	"coffer/objstore/cse/message"
 )
 
-const (
-	// firstBytes are asked for to know an object: more than the header of one or two
-	// recipients, and all of a small file.
-	firstBytes = 8 << 10
-	// openTimeout bounds the questions that opening an object takes, and the reading
-	// of it where its signature is to be verified.
-	openTimeout = 5 * time.Minute
-)
+// openTimeout bounds the questions that opening an object takes, and the reading of it
+// where its signature is to be verified.
+const openTimeout = 5 * time.Minute
 
 // form is what an object is, as far as that is known without its key.
 type form struct {
@@ -121,12 +116,13 @@ func (b *bucket) openNow(ctx context.Context, op string, ref objstore.Ref) (*ope
 	}
 	pinned := ref
 	pinned.ETag = raw.ETag
-	o, first, err := b.openHeader(ctx, op, pinned, raw, first)
+	begin := b.prefixOf(ctx, pinned, raw.StoredSize, first)
+	o, err := b.identify(ctx, op, raw, begin)
 	if err != nil {
 		return nil, err
 	}
 	if !o.plain {
-		if err = b.prove(ctx, op, pinned, o, first); err != nil {
+		if err = b.prove(ctx, op, pinned, o, begin); err != nil {
 			return nil, err
 		}
 	}
@@ -134,61 +130,34 @@ func (b *bucket) openNow(ctx context.Context, op string, ref objstore.Ref) (*ope
 	return o, nil
 }
 
-// openHeader authenticates the header of an object that begins with first, of which it
-// fetches more if it has to. The result is first, perhaps longer.
-func (b *bucket) openHeader(ctx context.Context, op string, ref objstore.Ref, raw objstore.Object, first []byte) (*opened, []byte, error) {
+// identify finds out what an object is, by its first bytes: a message is one whose
+// header is authentic.
+func (b *bucket) identify(ctx context.Context, op string, raw objstore.Object, begin prefix) (*opened, error) {
+	first, err := begin(firstBytes)
+	if err != nil {
+		return nil, err
+	}
 	o := &opened{object: raw}
 	if !message.Sniff(first) {
 		o.plain = true
-		return o, first, nil
+		return o, nil
 	}
-	h, err := message.ParseHeader(first)
-	var short *message.Error
-	if errors.As(err, &short) && short.Kind == message.Short && int64(len(first)) < raw.StoredSize {
-		if first, _, err = b.fetch(ctx, ref, objstore.Range{Length: message.MaxHeader}); err != nil {
-			return nil, nil, err
-		}
-		h, err = message.ParseHeader(first)
-	}
+	opener, by, err := openHeader(ctx, b.s.keys, b.s.cfg.AnySuite, begin)
 	if err != nil {
-		return nil, nil, b.fail(op, ref.Key, err)
+		return nil, b.fail(op, raw.Key, err)
 	}
-	if err := b.authenticate(ctx, op, ref.Key, o, h); err != nil {
-		return nil, nil, err
-	}
-	return o, first, nil
-}
-
-// authenticate makes o the message of h.
-func (b *bucket) authenticate(ctx context.Context, op, key string, o *opened, h *message.Header) error {
-	if !h.Suite.Committing() && !b.s.cfg.AnySuite {
-		return b.failf(op, key, objstore.Unsupported, "the message is of suite %v, which does not commit to its key, and this mount reads only those that do", h.Suite)
-	}
-	dataKey, by, err := b.s.keys.Unwrap(ctx, h.Suite, h.Context, h.EDKs)
-	if err != nil {
-		return b.unwrapping(op, key, err)
-	}
-	opener, err := message.NewOpener(h, dataKey, message.Context{})
-	if err != nil {
-		return b.fail(op, key, err)
-	}
+	h := opener.Header()
 	o.Opener, o.mode, o.suite = opener, modeOf(keyring.ByKMS(by)), h.Suite
 	o.profile = message.Profile{Header: h.Bytes(), Frame: h.Frame}
-	return b.checkBinding(op, key, o)
+	return o, b.checkBinding(op, raw.Key, o)
 }
 
-// unwrapping names the object in an error of the keyring.
-func (b *bucket) unwrapping(op, key string, err error) error {
-	kind := objstore.KindOf(err)
-	if kind == objstore.Unknown {
-		kind = objstore.KeyUnavailable
+// prove opens the final frame, which tells where the message ends.
+func (b *bucket) prove(ctx context.Context, op string, ref objstore.Ref, o *opened, begin prefix) error {
+	first, err := begin(0)
+	if err != nil {
+		return err
 	}
-	return &objstore.Error{Op: op, Key: b.Name() + "/" + key, Kind: kind, Err: err}
-}
-
-// prove opens the final frame, which tells where the message ends. first is what of
-// the object's begin is here already.
-func (b *bucket) prove(ctx context.Context, op string, ref objstore.Ref, o *opened, first []byte) error {
 	stored := o.object.StoredSize
 	if o.profile.Frame == 0 {
 		return b.failf(op, ref.Key, objstore.Unsupported, "the message is a single block, of which nothing can be trusted before all of it was read")
@@ -202,7 +171,6 @@ func (b *bucket) prove(ctx context.Context, op string, ref objstore.Ref, o *open
 	for {
 		tail := first
 		if int64(len(first)) < stored {
-			var err error
 			if tail, _, err = b.fetch(ctx, ref, objstore.Range{Offset: stored - need, Length: need}); err != nil {
 				return err
 			}

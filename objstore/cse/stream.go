@@ -102,34 +102,19 @@ func Decrypt(ctx context.Context, ring *keyring.Ring, anySuite bool, w io.Writer
 // maxFooter is more bytes than any signature takes.
 const maxFooter = 1 << 10
 
-// openStream reads the header.
+// openStream reads the header, and leaves what follows it in in.
 func openStream(ctx context.Context, ring *keyring.Ring, anySuite bool, in *bufio.Reader) (*message.Opener, error) {
-	for need := firstBytes; ; {
-		first, err := in.Peek(need)
-		if err != nil && err != io.EOF {
-			return nil, err
+	o, _, err := openHeader(ctx, ring, anySuite, func(n int) ([]byte, error) {
+		first, err := in.Peek(n)
+		if err == io.EOF {
+			err = nil
 		}
-		h, perr := message.ParseHeader(first)
-		var short *message.Error
-		if errors.As(perr, &short) && short.Kind == message.Short && err == nil {
-			need = min(int(short.Need), message.MaxHeader)
-			continue
-		}
-		if perr != nil {
-			return nil, perr
-		}
-		if !h.Suite.Committing() && !anySuite {
-			return nil, fmt.Errorf("the message is of suite %v, which does not commit to its key", h.Suite)
-		}
-		key, _, err := ring.Unwrap(ctx, h.Suite, h.Context, h.EDKs)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := in.Discard(int(h.Bytes())); err != nil {
-			return nil, err
-		}
-		return message.NewOpener(h, key, message.Context{})
+		return first, err
+	})
+	if err == nil {
+		_, err = in.Discard(int(o.Header().Bytes()))
 	}
+	return o, err
 }
 
 // openFrames writes all regular frames, and returns the plaintext of the final one.

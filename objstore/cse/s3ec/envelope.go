@@ -2,6 +2,7 @@ package s3ec
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"maps"
 	"mime"
@@ -25,6 +26,15 @@ const (
 
 // String returns "V2" or "V3".
 func (v Version) String() string { return "V" + strconv.Itoa(int(v)) }
+
+// Suite is the number of the version's algorithm suite: AES-256-GCM, with the data
+// key itself or with one that is derived from it.
+func (v Version) Suite() uint16 {
+	if v == V2 {
+		return 0x0072
+	}
+	return binary.BigEndian.Uint16([]byte(suiteV3))
+}
 
 // Wrap is how a data key is wrapped.
 type Wrap string
@@ -119,6 +129,12 @@ func Parse(meta map[string]string) (*Envelope, error) {
 		return nil, fail(message.Malformed, envelopePart, "it has no data key")
 	}
 	return nil, fail(message.NotMessage, envelopePart, "there is none; an instruction file, if that is where it is, is not read")
+}
+
+// IsName reports whether metadata of this name belong to the format, in any version of
+// it. They go with the bytes of the object, and mean nothing beside others.
+func IsName(name string) bool {
+	return name == nameKeyV1 || name == nameInstruction || slices.Contains(namesV2, name) || slices.Contains(namesV3, name)
 }
 
 // Version is the version of the format. V3 commits to one data key, V2 does

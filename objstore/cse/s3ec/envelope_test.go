@@ -219,7 +219,7 @@ func FuzzParse(f *testing.F) {
 			require.Len(t, e.id, idBytes)
 			require.Len(t, e.commit, commitBytes)
 		}
-		_, err = e.UnwrapAES(testAES)
+		_, err = e.UnwrapAES(newGCM(t, testAES))
 		require.Error(t, err)
 		_, err = e.UnwrapRSA(testRSA())
 		require.Error(t, err)

@@ -110,7 +110,15 @@ func testKMS(context map[string]string) func([]byte, map[string]string) ([]byte,
 func unwrap(e *Envelope) (message.DataKey, error) {
 	switch e.Wrap() {
 	case WrapAES:
-		return e.UnwrapAES(testAES)
+		block, err := aes.NewCipher(testAES)
+		if err != nil {
+			return message.DataKey{}, err
+		}
+		aead, err := cipher.NewGCM(block)
+		if err != nil {
+			return message.DataKey{}, err
+		}
+		return e.UnwrapAES(aead)
 	case WrapRSA:
 		return e.UnwrapRSA(testRSA())
 	default:

@@ -57,7 +57,7 @@ func TestObjectsOfTheOfficialClients(t *testing.T) {
 			var key message.DataKey
 			switch e.Wrap() {
 			case WrapAES:
-				key, err = e.UnwrapAES(sequence(0x40))
+				key, err = e.UnwrapAES(newGCM(t, sequence(0x40)))
 			case WrapRSA:
 				key, err = e.UnwrapRSA(private.(*rsa.PrivateKey))
 			case WrapKMS:

@@ -2,7 +2,6 @@ package s3ec
 
 import (
 	"bytes"
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -21,28 +20,20 @@ const (
 )
 
 // UnwrapAES returns the data key that a raw AES key of 16, 24 or 32 bytes has
-// wrapped:
+// wrapped. key is AES-GCM by it, with nonces of 12 bytes and tags of 16:
 //
 //	IV 12 | AES-GCM(data key 32, AAD = name of the cipher) | tag 16
 //
 // The error is Malformed for another [Wrap], and Unauthentic where the key is
 // not the one.
-func (e *Envelope) UnwrapAES(key []byte) (message.DataKey, error) {
+func (e *Envelope) UnwrapAES(key cipher.AEAD) (message.DataKey, error) {
 	if err := e.wrappedBy(WrapAES); err != nil {
 		return message.DataKey{}, err
 	}
 	if n, want := len(e.wrapped), ivBytes+keyBytes+tagBytes; n != want {
 		return message.DataKey{}, fail(message.Malformed, keyPart, "%d bytes, wrapped by %s it has %d", n, e.wrap, want)
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return message.DataKey{}, fail(message.Malformed, "wrapping key", "%d bytes, AES has keys of 16, 24 and 32", len(key))
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return message.DataKey{}, err
-	}
-	plain, err := aead.Open(nil, e.wrapped[:ivBytes], e.wrapped[ivBytes:], []byte(e.cipher()))
+	plain, err := key.Open(nil, e.wrapped[:ivBytes], e.wrapped[ivBytes:], []byte(e.cipher()))
 	if err != nil {
 		return message.DataKey{}, fail(message.Unauthentic, keyPart, "this AES key does not open it")
 	}

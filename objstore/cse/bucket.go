@@ -52,6 +52,9 @@ func (b *bucket) formOf(ctx context.Context, op string, raw objstore.Object) (fo
 			}
 		}
 	}
+	if f, ok := b.formOfEnvelope(raw); ok {
+		return f, nil
+	}
 	o, err := b.open(ctx, op, raw.Ref(b.Name()))
 	switch {
 	case err == nil:
@@ -130,21 +133,10 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 		return objstore.Object{}, from.refused(src, err)
 	}
 	if !o.plain {
-		meta, _ := opts.MetaOf(ownMeta(raw.Meta))
-		binding := ""
-		if b.s.cfg.Binding != BindOff && o.suite.Committing() { // others have nothing to bind with
-			if binding, err = o.Binding(b.Name(), dstKey); err != nil {
-				return objstore.Object{}, b.fail("copy", src.Key, err)
-			}
+		if opts.Meta, err = from.copiedMeta(ctx, b, dstKey, src, o, opts); err != nil {
+			return objstore.Object{}, err
 		}
-		if p, err := message.ParseProfile(raw.Meta[metaProfile]); err == nil {
-			o.profile = p
-		} else if o.suite.Signed() { // how long its signature is shows at its end
-			if o, err = from.open(ctx, "copy", src); err != nil {
-				return objstore.Object{}, err
-			}
-		}
-		opts.Meta, opts.Missing, opts.MissingUnless = withMessage(meta, o.profile, binding), nil, nil
+		opts.Missing, opts.MissingUnless = nil, nil
 	}
 	done, err := b.Bucket.Copy(ctx, dstKey, src, opts)
 	if err != nil {
@@ -153,6 +145,32 @@ func (b *bucket) Copy(ctx context.Context, dstKey string, src objstore.Ref, opts
 	done.StoredSize = raw.StoredSize
 	visible, err := o.show(done)
 	return visible, b.fail("copy", dstKey, err)
+}
+
+// copiedMeta is the metadata of the copy of o, which is src in b, as dstKey in to.
+func (b *bucket) copiedMeta(ctx context.Context, to *bucket, dstKey string, src objstore.Ref, o *opened, opts objstore.CopyOptions) (map[string]string, error) {
+	if o.envelope != 0 {
+		meta, _ := opts.MetaOf(o.object.Meta)
+		return withEnvelope(meta, o.object.Meta), nil
+	}
+	meta, _ := opts.MetaOf(ownMeta(o.object.Meta))
+	binding := ""
+	if b.s.cfg.Binding != BindOff && o.suite.Committing() { // others have nothing to bind with
+		var err error
+		if binding, err = o.Binding(to.Name(), dstKey); err != nil {
+			return nil, to.fail("copy", src.Key, err)
+		}
+	}
+	if p, err := message.ParseProfile(o.object.Meta[metaProfile]); err == nil && o.whole == nil {
+		o.profile = p
+	} else if o.whole == nil && o.suite.Signed() { // how long its signature is shows at its end
+		proved, err := b.open(ctx, "copy", src)
+		if err != nil {
+			return nil, err
+		}
+		o.profile = proved.profile
+	}
+	return withMessage(meta, o.profile, binding), nil
 }
 
 // Protection implements objstore.Bucket: everything is encrypted here, whatever the

@@ -58,3 +58,8 @@ func (b *bucket) failf(op, key string, kind objstore.Kind, format string, args .
 func (b *bucket) notMessage(op, key string) error {
 	return b.failf(op, key, objstore.Integrity, "%w", errPlain)
 }
+
+// notSigned is the answer to who reads a signed message where none is read.
+func (b *bucket) notSigned(op, key string) error {
+	return b.failf(op, key, objstore.Unsupported, "the message is signed, and this mount reads none that is (cse-signed: auto does)")
+}

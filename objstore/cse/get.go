@@ -8,6 +8,7 @@ import (
 
 	"coffer/objstore"
 	"coffer/objstore/cse/message"
+	"coffer/objstore/cse/s3ec"
 )
 
 // getTries bounds how often a Get of no particular version starts again, because the
@@ -38,24 +39,28 @@ func (b *bucket) get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 	if err != nil {
 		return nil, objstore.Object{}, err
 	}
+	return b.getOpened(ctx, ref, opts, o)
+}
+
+// getOpened gets what the range holds of an object that was opened.
+func (b *bucket) getOpened(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions, o *opened) (io.ReadCloser, objstore.Object, error) {
 	visible, err := o.show(o.object)
 	if err != nil {
 		return nil, visible, b.fail("get", ref.Key, err)
 	}
-	pinned := ref
-	pinned.ETag = o.object.ETag
+	ref.ETag = o.object.ETag
 	if o.plain {
 		if b.s.cfg.Policy == Require {
 			return nil, visible, b.notMessage("get", ref.Key)
 		}
-		body, raw, err := b.Bucket.Get(ctx, pinned, opts)
+		body, raw, err := b.Bucket.Get(ctx, ref, opts)
 		if err != nil {
 			return nil, raw, err
 		}
 		return body, visible, nil
 	}
 	r := opts.Range
-	if !whole && r.Offset >= visible.Size {
+	if r != (objstore.Range{}) && r.Offset >= visible.Size {
 		return nil, visible, b.failf("get", ref.Key, objstore.InvalidRange, "offset %d of %d bytes", r.Offset, visible.Size)
 	}
 	end := visible.Size
@@ -65,16 +70,17 @@ func (b *bucket) get(ctx context.Context, ref objstore.Ref, opts objstore.GetOpt
 	if end == r.Offset {
 		return io.NopCloser(bytes.NewReader(nil)), visible, nil
 	}
-	first, last := o.layout.Cover(r.Offset, end-r.Offset)
-	begin := o.layout.Offset(first)
-	opts.Range = objstore.Range{Offset: begin, Length: o.layout.Offset(last-1) + o.layout.Bytes(last-1) - begin}
-	body, _, err := b.Bucket.Get(ctx, pinned, opts)
+	first, last := r.Offset/o.unit(), (end-1)/o.unit()+1
+	begin, _ := o.piece(first)
+	at, length := o.piece(last - 1)
+	opts.Range = objstore.Range{Offset: begin, Length: at + length - begin}
+	body, _, err := b.Bucket.Get(ctx, ref, opts)
 	if err != nil {
 		return nil, visible, err
 	}
 	return &reader{
 		b: b, o: o, key: ref.Key, body: body, from: body, next: first, end: last,
-		skip: r.Offset - first*o.layout.Frame, want: end - r.Offset,
+		skip: r.Offset - first*o.unit(), want: end - r.Offset,
 	}, visible, nil
 }
 
@@ -108,14 +114,19 @@ func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.G
 		visible, err = o.show(raw)
 		return joined{io.MultiReader(bytes.NewReader(first), body), body}, visible, err
 	}
-	if o.suite.Signed() || o.profile.Frame == 0 { // where they end is to be found first
-		_ = body.Close()
-		pinned := ref
-		pinned.ETag = raw.ETag
-		if _, err := b.openToRead(ctx, "get", pinned); err != nil {
+	if o.whole != nil || o.suite.Signed() { // it has to be read to its end first
+		if ref.ETag = raw.ETag; o.whole != nil {
+			if err = b.verifyBody("get", o, io.MultiReader(bytes.NewReader(first[o.begin():]), body)); err == nil {
+				b.remember(o)
+			}
+		} else {
+			o, err = b.openToRead(ctx, "get", ref)
+		}
+		if err != nil {
 			return nil, raw, err
 		}
-		return b.get(ctx, pinned, opts)
+		_ = body.Close()
+		return b.getOpened(ctx, ref, opts, o)
 	}
 	if o.layout, err = o.profile.ForStored(raw.StoredSize); err != nil {
 		return nil, raw, b.fail("get", ref.Key, err)
@@ -135,13 +146,42 @@ func (b *bucket) isOpened(ref objstore.Ref) bool {
 	return ref.ETag != "" && b.s.opened.Contains(ref)
 }
 
+// unit is how many bytes of plaintext are opened at once.
+func (o *opened) unit() int64 {
+	if o.whole != nil {
+		return s3ec.BlockBytes
+	}
+	return o.profile.Frame
+}
+
+// piece is where frame or block i begins in what is stored, and how long it is.
+func (o *opened) piece(i int64) (off, n int64) {
+	if o.whole != nil {
+		off, n = o.whole.blocks.Range(i)
+		return o.begin() + off, n
+	}
+	return o.layout.Offset(i), o.layout.Bytes(i)
+}
+
+// opener is what opens frame or block i, and what that takes beyond the plaintext, in
+// all and before it.
+func (o *opened) opener(i int64) (overhead int64, prefix int, open func(dst []byte, i int64, sealed []byte) ([]byte, error)) {
+	switch {
+	case o.whole != nil:
+		return 0, 0, o.whole.blocks.Open
+	case i == o.layout.Full:
+		return message.FinalOverhead, message.FinalPrefix, o.OpenFinal
+	}
+	return message.FrameOverhead, message.FramePrefix, o.Open
+}
+
 // joined reads what was read before and then the rest.
 type joined struct {
 	io.Reader
 	io.Closer
 }
 
-// reader opens frames as they come.
+// reader opens frames, or blocks, as they come.
 type reader struct {
 	b    *bucket
 	o    *opened
@@ -149,7 +189,7 @@ type reader struct {
 	body io.ReadCloser
 	from io.Reader // what begins with the next frame and ends with body
 
-	next, end int64 // frames
+	next, end int64 // frames, or blocks
 	skip      int64 // bytes of the next frame before the range
 	want      int64 // bytes that the caller still gets
 	// proves tells that the final frame is the proof of the object's size.
@@ -186,12 +226,13 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// open reads the next frame, and opens it into p, or else to pending.
+// open reads the next frame or block, and opens it into p, or else to pending.
 func (r *reader) open(p []byte) (n int, err error) {
-	i, l := r.next, &r.o.layout
-	stored := l.Bytes(i)
+	i := r.next
+	_, stored := r.o.piece(i)
 	if int64(cap(r.frame)) < stored {
-		r.frame = make([]byte, max(stored, l.Bytes(0)))
+		_, most := r.o.piece(0)
+		r.frame = make([]byte, max(stored, most))
 	}
 	frame := r.frame[:stored]
 	if _, err := io.ReadFull(r.from, frame); err != nil {
@@ -201,10 +242,7 @@ func (r *reader) open(p []byte) (n int, err error) {
 		return 0, err
 	}
 	r.next++
-	overhead, prefix, open := int64(message.FrameOverhead), message.FramePrefix, r.o.Open
-	if i == l.Full {
-		overhead, prefix, open = message.FinalOverhead, message.FinalPrefix, r.o.OpenFinal
-	}
+	overhead, prefix, open := r.o.opener(i)
 	length := stored - overhead
 	if r.skip == 0 && length <= min(r.want, int64(len(p))) {
 		if _, err := open(p[:0:length], i, frame); err != nil {

@@ -3,6 +3,7 @@ package cse
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,29 +12,47 @@ import (
 	"coffer/objstore"
 	"coffer/objstore/cse/keyring"
 	"coffer/objstore/cse/message"
+	"coffer/objstore/cse/s3ec"
 )
 
-// openTimeout bounds the questions that opening an object takes, and the reading of it
-// where its signature is to be verified.
-const openTimeout = 5 * time.Minute
+const (
+	// openTimeout bounds the questions that opening an object takes. Where all of it
+	// is to be verified, there is more time: as if it came at slowest bytes a second.
+	openTimeout = 5 * time.Minute
+	slowest     = 8 << 20
+)
 
 // form is what an object is, as far as that is known without its key.
 type form struct {
-	plain   bool // no message
+	plain bool // neither of the others
+	// envelope is not 0 for an object of the S3 Encryption Client.
+	envelope s3ec.Version
+	// profile has no frames, and is nothing else, with an envelope.
 	profile message.Profile
 	mode    objstore.Mode // of encryption; "" while nobody has unwrapped its key
-	suite   message.Suite
-	// signature is what became of it, "" where there is none or nobody has looked.
-	signature string
+	suite   message.Suite // of a message
+	// verified is what became of its signature or of the tag over all of it, "" where
+	// there is none or nobody has looked.
+	verified string
 }
 
 // opened is an object that was opened: a message whose header is authentic, and whose
-// final frame has proved its layout; or a plain object.
+// final frame has proved its layout; one that is sealed as a whole; or a plain object.
 type opened struct {
 	form
-	*message.Opener
-	layout message.Layout
-	object objstore.Object // as the store inside tells it
+	*message.Opener // of a message
+	layout          message.Layout
+	whole           *whole          // without frames
+	object          objstore.Object // as the store inside tells it
+}
+
+// bytes is about what it takes in memory.
+func (o *opened) bytes() int64 {
+	n := int64(2 << 10)
+	if o.whole != nil && o.whole.blocks != nil {
+		n += o.whole.blocks.Blocks() * sha256.Size
+	}
+	return n
 }
 
 // version is the reference of exactly this version, by which it is remembered.
@@ -64,20 +83,28 @@ func (b *bucket) open(ctx context.Context, op string, ref objstore.Ref) (*opened
 		if o, ok := b.s.opened.Get(ref); ok {
 			return o, nil
 		}
+		if err := b.s.missing.look(op, ref); err != nil {
+			return nil, err
+		}
 	}
-	return b.once(ctx, op, ref, "open", func(ctx context.Context) (*opened, error) { return b.openNow(ctx, op, ref) })
+	return b.once(ctx, op, ref, "open", openTimeout, func(ctx context.Context) (*opened, error) { return b.openNow(ctx, op, ref) })
 }
 
-// openToRead is open for who is going to read: the policy on signatures holds.
+// openToRead is open for who is going to read: what one tag authenticates as a whole is
+// verified, and the policy on signatures holds.
 func (b *bucket) openToRead(ctx context.Context, op string, ref objstore.Ref) (*opened, error) {
 	o, err := b.open(ctx, op, ref)
-	if err != nil || o.plain || !o.suite.Signed() || o.signature != "" {
+	if err != nil || o.plain || o.whole == nil && (!o.suite.Signed() || o.verified != "") || o.whole != nil && o.whole.blocks != nil {
 		return o, err
 	}
 	ref.Bucket, ref.ETag = b.Name(), o.object.ETag
-	return b.once(ctx, op, ref, "signature", func(ctx context.Context) (*opened, error) {
-		checked := *o
-		if err := b.checkSignature(ctx, op, ref, &checked); err != nil {
+	limit := openTimeout + time.Duration(o.object.StoredSize/slowest)*time.Second
+	return b.once(ctx, op, ref, "verify", limit, func(ctx context.Context) (*opened, error) {
+		checked, verify := *o, b.checkSignature
+		if o.whole != nil {
+			verify = b.verifyWhole
+		}
+		if err := verify(ctx, op, ref, &checked); err != nil {
 			return nil, err
 		}
 		b.remember(&checked)
@@ -86,10 +113,10 @@ func (b *bucket) openToRead(ctx context.Context, op string, ref objstore.Ref) (*
 }
 
 // once asks a question about a version, or waits for the answer to another's.
-func (b *bucket) once(ctx context.Context, op string, ref objstore.Ref, what string, ask func(context.Context) (*opened, error)) (*opened, error) {
+func (b *bucket) once(ctx context.Context, op string, ref objstore.Ref, what string, limit time.Duration, ask func(context.Context) (*opened, error)) (*opened, error) {
 	result := b.s.opening.DoChan(fmt.Sprintf("%s\x00%s\x00%s\x00%s\x00%s", what, ref.Bucket, ref.Key, ref.VersionID, ref.ETag), func() (any, error) {
 		// Detached: one caller that gives up must not fail the others.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		return ask(ctx)
 	})
@@ -121,35 +148,68 @@ func (b *bucket) openNow(ctx context.Context, op string, ref objstore.Ref) (*ope
 	if err != nil {
 		return nil, err
 	}
-	if !o.plain {
-		if err = b.prove(ctx, op, pinned, o, begin); err != nil {
-			return nil, err
-		}
+	switch {
+	case o.whole != nil:
+		err = b.verifyIfThere(op, o, begin)
+	case !o.plain:
+		err = b.prove(ctx, op, pinned, o, begin)
+	}
+	if err != nil {
+		return nil, err
 	}
 	b.remember(o)
 	return o, nil
 }
 
-// identify finds out what an object is, by its first bytes: a message is one whose
-// header is authentic.
+// identify finds out what an object is, by its first bytes and then by its metadata: a
+// message is one whose header is authentic, and what does not begin as one is what its
+// envelope says. What somebody has written into the metadata of a message is not asked.
 func (b *bucket) identify(ctx context.Context, op string, raw objstore.Object, begin prefix) (*opened, error) {
 	first, err := begin(firstBytes)
 	if err != nil {
 		return nil, err
 	}
 	o := &opened{object: raw}
-	if !message.Sniff(first) {
-		o.plain = true
+	isMessage := message.Sniff(first)
+	if isMessage {
+		err = b.openMessage(ctx, o, begin)
+		// One ciphertext of 8 million begins as a message by chance.
+		isMessage = !notParsed(err) || !hasEnvelope(raw.Meta)
+	}
+	if !isMessage {
+		*o = opened{object: raw}
+		err = b.openEnvelope(ctx, o)
+	}
+	if err != nil {
+		err = b.fail(op, raw.Key, err)
+		b.s.missing.note(b.version(raw), err)
+		return nil, err
+	}
+	if o.plain {
 		return o, nil
 	}
+	return o, b.checkBinding(op, raw.Key, o)
+}
+
+// notParsed reports whether err is of what begins as a message and has no header.
+func notParsed(err error) bool {
+	var m *message.Error
+	return errors.As(err, &m) && m.Kind != message.Unauthentic
+}
+
+// openMessage makes o a message.
+func (b *bucket) openMessage(ctx context.Context, o *opened, begin prefix) error {
 	opener, by, err := openHeader(ctx, b.s.keys, b.s.cfg.AnySuite, begin)
 	if err != nil {
-		return nil, b.fail(op, raw.Key, err)
+		return err
 	}
 	h := opener.Header()
 	o.Opener, o.mode, o.suite = opener, modeOf(keyring.ByKMS(by)), h.Suite
 	o.profile = message.Profile{Header: h.Bytes(), Frame: h.Frame}
-	return o, b.checkBinding(op, raw.Key, o)
+	if h.Frame > 0 {
+		return nil
+	}
+	return o.openBlock(begin)
 }
 
 // prove opens the final frame, which tells where the message ends.
@@ -159,9 +219,6 @@ func (b *bucket) prove(ctx context.Context, op string, ref objstore.Ref, o *open
 		return err
 	}
 	stored := o.object.StoredSize
-	if o.profile.Frame == 0 {
-		return b.failf(op, ref.Key, objstore.Unsupported, "the message is a single block, of which nothing can be trusted before all of it was read")
-	}
 	// Without a footer it is known where the final frame begins; with one the error
 	// tells how much more it may be.
 	need := min(stored, message.FinalOverhead+o.profile.Frame)
@@ -205,24 +262,38 @@ func (b *bucket) fetch(ctx context.Context, ref objstore.Ref, r objstore.Range) 
 }
 
 // cseText is the value of user.s3.cse: format, suite and frame.
-func cseText(s message.Suite, frame int64) string {
-	return fmt.Sprintf("esdk-%d/%v/%d", s.Format(), s, frame)
+func (f form) cseText() string {
+	if f.envelope != 0 {
+		return fmt.Sprintf("s3ec-%d/0x%04x/0", f.envelope, f.envelope.Suite())
+	}
+	return fmt.Sprintf("esdk-%d/%v/%d", f.suite.Format(), f.suite, f.profile.Frame)
+}
+
+// size is how many bytes of plaintext are in so many of what is stored.
+func (f form) size(stored int64) (int64, error) {
+	switch {
+	case f.plain:
+		return stored, nil
+	case f.profile.Frame == 0:
+		return f.wholeSize(stored)
+	}
+	l, err := f.profile.ForStored(stored)
+	return l.Size(), err
 }
 
 // show turns what the store inside tells of an object into what a reader gets. The
 // size is that of f, proved or not.
 func (f form) show(o objstore.Object) (objstore.Object, error) {
 	o.Meta = ownMeta(o.Meta)
-	if f.plain {
-		o.Size, o.SizeKnown = o.StoredSize, true
-		return o, nil
-	}
-	l, err := f.profile.ForStored(o.StoredSize)
+	size, err := f.size(o.StoredSize)
 	if err != nil {
 		return o, err
 	}
-	o.Size, o.SizeKnown = l.Size(), true
+	o.Size, o.SizeKnown = size, true
+	if f.plain {
+		return o, nil
+	}
 	o.ChecksumOfWhole = false // it is of what is stored
-	o.Encryption.CSE, o.Encryption.CSEMode, o.Encryption.Verified = cseText(f.suite, f.profile.Frame), f.mode, f.signature
+	o.Encryption.CSE, o.Encryption.CSEMode, o.Encryption.Verified = f.cseText(), f.mode, f.verified
 	return o, nil
 }

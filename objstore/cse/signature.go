@@ -27,10 +27,12 @@ const (
 // of it has to be read.
 const verifiedAtOpen = 64 << 20
 
-// What became of a signature; the values of user.s3.cse.verified.
+// What became of a signature, or of a tag over all of an object; the values of
+// user.s3.cse.verified.
 const (
 	signatureVerified   = "signature"
 	signatureUnverified = "no"
+	wholeVerified       = "object"
 )
 
 // checkSignature does what the policy says with a signed message, whose layout is proved.
@@ -38,9 +40,9 @@ func (b *bucket) checkSignature(ctx context.Context, op string, ref objstore.Ref
 	stored := o.object.StoredSize
 	switch {
 	case b.s.cfg.Signed == SignedReject:
-		return b.failf(op, ref.Key, objstore.Unsupported, "the message is signed, and this mount reads none that is (cse-signed: auto does)")
+		return b.notSigned(op, ref.Key)
 	case b.s.cfg.Signed == SignedAuto && stored > verifiedAtOpen:
-		o.signature = signatureUnverified
+		o.verified = signatureUnverified
 		b.s.warnOnce("signature", "signatures of objects of more than 64 MiB are not verified (cse-signed: strict does)", "key", b.Name()+"/"+ref.Key)
 		return nil
 	}
@@ -64,6 +66,6 @@ func (b *bucket) checkSignature(ctx context.Context, op string, ref objstore.Ref
 	if err := v.Verify(footer); err != nil {
 		return b.fail(op, ref.Key, err)
 	}
-	o.signature = signatureVerified
+	o.verified = signatureVerified
 	return nil
 }

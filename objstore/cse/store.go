@@ -11,11 +11,13 @@ import (
 	"coffer/objstore/cse/message"
 )
 
-// formsRemembered and openedRemembered are how many objects are remembered: what they
-// are, at some 200 bytes each, and those that were opened, at some 2 KiB.
 const (
-	formsRemembered  = 64 << 10
-	openedRemembered = 4 << 10
+	// formsRemembered is of how many objects it is remembered what they are, at some
+	// 200 bytes each.
+	formsRemembered = 64 << 10
+	// openedBytes is what objects that were opened may take: 8,192 of the usual ones, or
+	// the sums of half a TiB of those that are verified as a whole.
+	openedBytes = 16 << 20
 )
 
 // store is a store whose objects are messages.
@@ -25,7 +27,8 @@ type store struct {
 	keys    *keyring.Cache
 	mode    objstore.Mode // of new messages
 	forms   *lru.Cache[objstore.Ref, form]
-	opened  *lru.Cache[objstore.Ref, *opened]
+	opened  *sized[objstore.Ref, *opened]
+	missing *missing
 	opening singleflight.Group
 	warned  *lru.Cache[string, struct{}]
 	counts  *counters
@@ -64,7 +67,10 @@ func newStore(inner objstore.Store, cfg Config) (*store, error) {
 	if s.forms, err = lru.New[objstore.Ref, form](formsRemembered); err != nil {
 		return nil, err
 	}
-	if s.opened, err = lru.New[objstore.Ref, *opened](openedRemembered); err != nil {
+	if s.opened, err = newSized[objstore.Ref](openedBytes, (*opened).bytes); err != nil {
+		return nil, err
+	}
+	if s.missing, err = newMissing(); err != nil {
 		return nil, err
 	}
 	if s.warned, err = lru.New[string, struct{}](1 << 10); err != nil {
@@ -112,6 +118,6 @@ func (s *store) CreateBucket(ctx context.Context, name string, opts objstore.Cre
 
 // protects adds how a new object is encrypted here.
 func (s *store) protects(enc objstore.Encryption) objstore.Encryption {
-	enc.CSE, enc.CSEMode = cseText(message.Committed, message.Own.Frame), s.mode
+	enc.CSE, enc.CSEMode = form{suite: message.Committed, profile: message.Own}.cseText(), s.mode
 	return enc
 }

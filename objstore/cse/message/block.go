@@ -1,6 +1,7 @@
 package message
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -13,6 +14,8 @@ const (
 
 	// maxBlock is the most that AES-GCM seals under one IV (NIST SP 800-38D).
 	maxBlock = 1<<36 - 32
+
+	blockPart = "block"
 )
 
 // OpenBlock appends the plaintext of a message without frames to dst (Python's
@@ -29,30 +32,61 @@ const (
 // The block is opened in place when dst is rest[BlockPrefix:BlockPrefix];
 // otherwise the two must not overlap.
 func (o *Opener) OpenBlock(dst, rest []byte, limit int64) ([]byte, error) {
-	const part = "block"
-	if o.header.Frame != 0 {
-		return nil, fail(Malformed, "message", "it has frames of %d bytes, and no single block", o.header.Frame)
+	n, err := o.blockSize(rest, limit)
+	if err != nil {
+		return nil, err
 	}
-	short := func(need int64) error {
-		return &Error{Kind: Short, Part: part, Offset: -1, Need: need, Text: fmt.Sprintf("%d bytes, there are %d", need, len(rest))}
-	}
-	if len(rest) < BlockPrefix {
-		return nil, short(BlockPrefix)
-	}
-	n := binary.BigEndian.Uint64(rest[ivBytes:])
-	if limit = max(0, min(limit, maxBlock)); n > uint64(limit) {
-		return nil, fail(TooLarge, part, "%d bytes, at most %d are read", n, limit)
-	}
-	end := BlockOverhead + int64(n)
+	end := BlockOverhead + n
 	if int64(len(rest)) < end {
-		return nil, short(end)
+		return nil, shortBlock(rest, end)
 	}
 	if o.public == nil && int64(len(rest)) > end {
-		return nil, fail(Malformed, part, "%d bytes after its end", int64(len(rest))-end)
+		return nil, fail(Malformed, blockPart, "%d bytes after its end", int64(len(rest))-end)
 	}
 	plain, err := o.open(dst, blockAAD, 1, rest[:ivBytes], rest[BlockPrefix:end])
 	if err != nil {
-		return nil, fail(Unauthentic, part, "its tag does not fit")
+		return nil, fail(Unauthentic, blockPart, "its tag does not fit")
 	}
 	return plain, nil
+}
+
+// Block is how the body of a message without frames is sealed, for who has no room for
+// all of it: AES-GCM of Size bytes, behind the BlockPrefix and before the tag.
+type Block struct {
+	Key     DataKey // of the body, of 16, 24 or 32 bytes
+	IV, AAD []byte
+	Size    int64
+}
+
+// Block returns how the body is sealed that begins with rest, of which BlockPrefix bytes
+// are enough. The header is authentic; whether the body is, and is so long, only its tag
+// can tell.
+func (o *Opener) Block(rest []byte) (Block, error) {
+	n, err := o.blockSize(rest, maxBlock)
+	if err != nil {
+		return Block{}, err
+	}
+	return Block{
+		Key: NewDataKey(o.keys.seal()), IV: bytes.Clone(rest[:ivBytes]), Size: n,
+		AAD: bytes.Clone(*o.aad(blockAAD, 1, int(n))),
+	}, nil
+}
+
+// blockSize is how long a block says that it is.
+func (o *Opener) blockSize(rest []byte, limit int64) (int64, error) {
+	if o.header.Frame != 0 {
+		return 0, fail(Malformed, "message", "it has frames of %d bytes, and no single block", o.header.Frame)
+	}
+	if len(rest) < BlockPrefix {
+		return 0, shortBlock(rest, BlockPrefix)
+	}
+	n := binary.BigEndian.Uint64(rest[ivBytes:])
+	if limit = max(0, min(limit, maxBlock)); n > uint64(limit) {
+		return 0, fail(TooLarge, blockPart, "%d bytes, at most %d are read", n, limit)
+	}
+	return int64(n), nil
+}
+
+func shortBlock(rest []byte, need int64) error {
+	return &Error{Kind: Short, Part: blockPart, Offset: -1, Need: need, Text: fmt.Sprintf("%d bytes, there are %d", need, len(rest))}
 }

@@ -63,6 +63,7 @@ func (k DataKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil 
 // keys are what a data key and a message ID make together.
 type keys struct {
 	aead       hidden[cipher.AEAD]
+	seal       hidden[[]byte] // the key of aead
 	commitment []byte         // format 2; not a secret
 	bind       hidden[[]byte] // of the MAC of a path; format 2
 }
@@ -110,7 +111,7 @@ func derive(s Suite, id []byte, key DataKey) (keys, error) {
 		return keys{}, err
 	}
 	aead, err := cipher.NewGCM(block)
-	k.aead = hide(aead)
+	k.aead, k.seal = hide(aead), hide(seal)
 	return k, err
 }
 

@@ -62,6 +62,19 @@ func NewVerifier(e *Envelope, key message.DataKey, stored int64) (*Verifier, err
 	return newVerifier(k, iv, aad, size)
 }
 
+// NewContentVerifier begins the verification of what is sealed in the same way by
+// another format: a ciphertext of size bytes and then its tag, by AES-GCM with
+// a key of 16, 24 or 32 bytes, an IV of 12 and any AAD.
+func NewContentVerifier(key message.DataKey, iv, aad []byte, size int64) (*Verifier, error) {
+	switch {
+	case len(iv) != ivBytes:
+		return nil, fail(message.Malformed, objectPart, "an IV of %d bytes, not %d", len(iv), ivBytes)
+	case size < 0 || size > maxSize:
+		return nil, fail(message.TooLarge, objectPart, "%d bytes, AES-GCM seals %d at most", size, int64(maxSize))
+	}
+	return newVerifier(key.Bytes(), iv, aad, size)
+}
+
 func newVerifier(key, iv, aad []byte, size int64) (*Verifier, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {

@@ -43,7 +43,8 @@ type Encryption struct {
 	CSE string
 	// CSEMode is whose keys that encryption is under, "" beside an empty CSE.
 	CSEMode Mode
-	// Verified tells of a signed message whether its signature was verified.
+	// Verified tells of a signed message whether its signature was verified, and of
+	// what has one tag for all of the object that it was.
 	Verified string
 }
 

@@ -2,8 +2,8 @@
 // decorator of [objstore.Store] and [objstore.Bucket] for stores without server-side
 // encryption, and for users who do not trust the store.
 //
-// Every object is one message of the AWS Encryption SDK; FORMAT.md says what is
-// written, package message how it looks. The bucket inside sees ciphertext, who uses
+// Every object that is written is one message of the AWS Encryption SDK; FORMAT.md says
+// which, package message how it looks. The bucket inside sees ciphertext, who uses
 // this one sees plaintext with its sizes:
 //
 //	        Create, Write, Commit          Get
@@ -18,6 +18,10 @@
 // it touches. How long an object is, its final frame proves: [Bucket.Prove] before a
 // size is believed, and every Get by itself. Sizes that Head and List tell are hints
 // from the metadata, or from what was opened before.
+//
+// What other programs have encrypted as a whole, with one tag, is read whole before a byte
+// of it is decrypted, and in blocks of 1 MiB after that: messages without frames, and
+// objects of the Amazon S3 Encryption Client, of package s3ec.
 //
 // What is never encrypted: keys, metadata, and the empty objects whose key ends in a
 // slash, which are the markers of directories.

@@ -115,7 +115,8 @@ func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.G
 		return joined{io.MultiReader(bytes.NewReader(first), body), body}, visible, err
 	}
 	if o.whole != nil || o.suite.Signed() { // it has to be read to its end first
-		if ref.ETag = raw.ETag; o.whole != nil {
+		ref.ETag = raw.ETag
+		if o.whole != nil {
 			if err = b.verifyBody("get", o, io.MultiReader(bytes.NewReader(first[o.begin():]), body)); err == nil {
 				b.remember(o)
 			}

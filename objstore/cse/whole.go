@@ -176,7 +176,7 @@ func (b *bucket) verifyBody(op string, o *opened, body io.Reader) error {
 		err = &message.Error{Kind: message.Malformed, Part: "object", Offset: -1, Text: "it goes on after its end"}
 	}
 	if err != nil {
-		return b.damaged(o.object.Key, o, err)
+		return b.fail(op, o.object.Key, err)
 	}
 	checked := *o.whole
 	checked.blocks = blocks

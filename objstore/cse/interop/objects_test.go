@@ -77,14 +77,26 @@ func TestObjectsOfTheLibraries(t *testing.T) {
 		defer body.Close()
 		return io.ReadAll(body)
 	}
+	const block = 1 << 40 // and more: of a message without frames
 	for _, o := range oracles {
 		t.Run(o.name, func(t *testing.T) {
 			o.start(t)
 			for _, suite := range []message.Suite{message.Committed, message.CommittedSigned} {
-				for _, size := range []int64{0, 1, 4096, 3 * 4096, 50_001} {
+				for _, size := range []int64{0, 1, 4096, 3 * 4096, 50_001, block, block + 1_100_000} {
 					name := fmt.Sprintf("%s/%v-%d", o.name, suite, size)
+					q := request{Suite: suite.String(), Frame: 4096, Keyrings: []rawKey{key}}
+					verified := map[bool]string{true: "signature"}[suite.Signed()]
+					if size >= block {
+						if size -= block; !o.blocks {
+							continue
+						}
+						q.Frame, q.Block = 0, true
+						if verified == "" {
+							verified = "object"
+						}
+					}
 					plain := pattern(size)
-					msg := o.encrypt(t, request{Suite: suite.String(), Frame: 4096, Keyrings: []rawKey{key}}, plain)
+					msg := o.encrypt(t, q, plain)
 					put(name, msg)
 					for _, policy := range []cse.Signed{cse.SignedAuto, cse.SignedStrict, cse.SignedReject} {
 						b := open(t, policy)
@@ -105,7 +117,7 @@ func TestObjectsOfTheLibraries(t *testing.T) {
 						}
 						h, err = b.Head(t.Context(), objstore.Ref{Key: name})
 						require.NoError(t, err)
-						require.Equal(t, map[bool]string{true: "signature"}[suite.Signed()], h.Encryption.Verified, name)
+						require.Equal(t, verified, h.Encryption.Verified, name)
 					}
 					if !suite.Signed() {
 						continue

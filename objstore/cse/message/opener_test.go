@@ -2,6 +2,8 @@ package message
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -185,6 +187,39 @@ func TestAnyIVIsRead(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, pattern(16), got)
 	}
+}
+
+// What a message without frames is sealed with is told without all of it.
+func TestBlock(t *testing.T) {
+	for _, suite := range []Suite{0x0014, 0x0178, Committed, CommittedSigned} {
+		msg := other{suite: suite}.write(t, pattern(40))
+		h, err := ParseHeader(msg)
+		require.NoError(t, err)
+		o, err := NewOpener(h, testKey(suite), Context{})
+		require.NoError(t, err)
+		rest := msg[h.Bytes():]
+		b, err := o.Block(rest[:BlockPrefix])
+		require.NoError(t, err)
+		require.Equal(t, int64(40), b.Size)
+		block, err := aes.NewCipher(b.Key.Bytes())
+		require.NoError(t, err)
+		aead, err := cipher.NewGCM(block)
+		require.NoError(t, err)
+		got, err := aead.Open(nil, b.IV, rest[BlockPrefix:BlockOverhead+b.Size], b.AAD)
+		require.NoError(t, err)
+		require.Equal(t, pattern(40), got)
+		_, err = o.Block(rest[:BlockPrefix-1])
+		require.ErrorIs(t, err, Short)
+		_, err = o.Block(slices.Concat(rest[:12], bytes.Repeat([]byte{255}, 8)))
+		require.ErrorIs(t, err, TooLarge)
+	}
+	msg := own(t, 16, nil)
+	h, err := ParseHeader(msg)
+	require.NoError(t, err)
+	o, err := NewOpener(h, testKey(Committed), Context{})
+	require.NoError(t, err)
+	_, err = o.Block(msg[h.Bytes():])
+	require.ErrorIs(t, err, Malformed)
 }
 
 func TestWhatOpenersSay(t *testing.T) {

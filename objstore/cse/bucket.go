@@ -161,14 +161,16 @@ func (b *bucket) copiedMeta(ctx context.Context, to *bucket, dstKey string, src 
 			return nil, to.fail("copy", src.Key, err)
 		}
 	}
-	if p, err := message.ParseProfile(o.object.Meta[metaProfile]); err == nil && o.whole == nil {
-		o.profile = p
-	} else if o.whole == nil && o.suite.Signed() { // how long its signature is shows at its end
-		proved, err := b.open(ctx, "copy", src)
-		if err != nil {
-			return nil, err
+	if o.whole == nil {
+		if p, err := message.ParseProfile(o.object.Meta[metaProfile]); err == nil {
+			o.profile = p
+		} else if o.suite.Signed() { // how long its signature is shows at its end
+			proved, err := b.open(ctx, "copy", src)
+			if err != nil {
+				return nil, err
+			}
+			o.profile = proved.profile
 		}
-		o.profile = proved.profile
 	}
 	return withMessage(meta, o.profile, binding), nil
 }

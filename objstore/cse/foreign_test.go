@@ -485,7 +485,6 @@ func TestWholeIsVerifiedOnce(t *testing.T) {
 	plain := random(4 * mib)
 	data, meta := s3Object(t, 3, "AES/GCM", plain)
 	put(t, inside, "object", data, meta)
-	put(t, inside, "small", random(16), meta)
 	put(t, inside, "block", blockMessage(t, ring, message.Committed, nil, plain), nil)
 	for _, key := range []string{"object", "block"} {
 		b, err := wrap(t, n, cse.Config{Keyring: ring}).Open(t.Context(), "bucket")
@@ -532,6 +531,16 @@ func TestWholeIsVerifiedOnce(t *testing.T) {
 			}
 		}
 		n.Store.(changing).at.Store(0)
+		if b, err = wrap(t, n, cse.Config{Keyring: ring}).Open(t.Context(), "bucket"); err != nil {
+			t.Fatal(err)
+		}
+		asked("all of it", 2, 0, func() error {
+			got, err := read(t, b, key, objstore.Range{})
+			if !bytes.Equal(got, plain) {
+				t.Errorf("other bytes")
+			}
+			return err
+		})
 	}
 }
 

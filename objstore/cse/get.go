@@ -70,7 +70,7 @@ func (b *bucket) getOpened(ctx context.Context, ref objstore.Ref, opts objstore.
 	if end == r.Offset {
 		return io.NopCloser(bytes.NewReader(nil)), visible, nil
 	}
-	first, last := r.Offset/o.unit(), (end-1)/o.unit()+1
+	first, last := o.cover(r.Offset, end-r.Offset)
 	begin, _ := o.piece(first)
 	at, length := o.piece(last - 1)
 	opts.Range = objstore.Range{Offset: begin, Length: at + length - begin}
@@ -86,7 +86,8 @@ func (b *bucket) getOpened(ctx context.Context, ref objstore.Ref, opts objstore.
 
 // getWhole gets an object that was not opened before by one request: the header comes
 // first, and how long the message is follows from it and from the length of the body,
-// which the final frame proves when it has come.
+// which the final frame proves when it has come. What is verified as a whole takes a
+// second one.
 func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (_ io.ReadCloser, visible objstore.Object, err error) {
 	body, raw, err := b.Bucket.Get(ctx, ref, opts)
 	if err != nil {
@@ -114,19 +115,20 @@ func (b *bucket) getWhole(ctx context.Context, ref objstore.Ref, opts objstore.G
 		visible, err = o.show(raw)
 		return joined{io.MultiReader(bytes.NewReader(first), body), body}, visible, err
 	}
-	if o.whole != nil || o.suite.Signed() { // it has to be read to its end first
+	if o.unverified() { // all of it has to be read before any of it is handed out
 		ref.ETag = raw.ETag
 		if o.whole != nil {
-			if err = b.verifyBody("get", o, io.MultiReader(bytes.NewReader(first[o.begin():]), body)); err == nil {
-				b.remember(o)
+			if err = b.verifyBody("get", o, io.MultiReader(bytes.NewReader(first[o.begin():]), body)); err != nil {
+				return nil, raw, err
 			}
+			b.remember(o)
+			_ = body.Close()
 		} else {
-			o, err = b.openToRead(ctx, "get", ref)
+			_ = body.Close()
+			if o, err = b.openToRead(ctx, "get", ref); err != nil {
+				return nil, raw, err
+			}
 		}
-		if err != nil {
-			return nil, raw, err
-		}
-		_ = body.Close()
 		return b.getOpened(ctx, ref, opts, o)
 	}
 	if o.layout, err = o.profile.ForStored(raw.StoredSize); err != nil {
@@ -153,6 +155,14 @@ func (o *opened) unit() int64 {
 		return s3ec.BlockBytes
 	}
 	return o.profile.Frame
+}
+
+// cover returns the frames or blocks [first, end) that hold the plaintext [off, off+n).
+func (o *opened) cover(off, n int64) (first, end int64) {
+	if o.whole != nil {
+		return off / s3ec.BlockBytes, (off+n-1)/s3ec.BlockBytes + 1
+	}
+	return o.layout.Cover(off, n)
 }
 
 // piece is where frame or block i begins in what is stored, and how long it is.

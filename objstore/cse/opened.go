@@ -41,9 +41,18 @@ type form struct {
 type opened struct {
 	form
 	*message.Opener // of a message
-	layout          message.Layout
-	whole           *whole          // without frames
-	object          objstore.Object // as the store inside tells it
+
+	layout message.Layout  // of one with frames
+	whole  *whole          // of what has none
+	object objstore.Object // as the store inside tells it
+}
+
+// unverified reports whether a tag over all of it, or a signature, was not looked at yet.
+func (o *opened) unverified() bool {
+	if o.whole != nil {
+		return o.whole.blocks == nil
+	}
+	return o.suite.Signed() && o.verified == ""
 }
 
 // bytes is about what it takes in memory.
@@ -94,7 +103,7 @@ func (b *bucket) open(ctx context.Context, op string, ref objstore.Ref) (*opened
 // verified, and the policy on signatures holds.
 func (b *bucket) openToRead(ctx context.Context, op string, ref objstore.Ref) (*opened, error) {
 	o, err := b.open(ctx, op, ref)
-	if err != nil || o.plain || o.whole == nil && (!o.suite.Signed() || o.verified != "") || o.whole != nil && o.whole.blocks != nil {
+	if err != nil || !o.unverified() {
 		return o, err
 	}
 	ref.Bucket, ref.ETag = b.Name(), o.object.ETag

@@ -55,6 +55,9 @@ func (b *bucket) formOf(ctx context.Context, op string, raw objstore.Object) (fo
 	if f, ok := b.formOfEnvelope(raw); ok {
 		return f, nil
 	}
+	if b.s.missing.has(b.version(raw)) {
+		return form{plain: true}, nil
+	}
 	o, err := b.open(ctx, op, raw.Ref(b.Name()))
 	switch {
 	case err == nil:

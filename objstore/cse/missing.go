@@ -10,34 +10,28 @@ import (
 )
 
 const (
-	// missingFor is how long it is believed that no key opens a version: ls -l of a
-	// directory of them asks a KMS once for each, and one who was given a key waits so
-	// long at most.
+	// missingFor is how long attributes are told without asking again for the key of a
+	// version that no key opens: ls -l of a directory of them asks a KMS once for each.
 	missingFor = time.Minute
 	// missingRemembered is of how many versions that is remembered.
 	missingRemembered = 8 << 10
 )
 
-// missing remembers which versions no key opens. Safe for concurrent use.
+// missing remembers which versions no key opens. Who opens one asks again: permissions
+// change. Safe for concurrent use.
 type missing struct {
-	refused *lru.Cache[objstore.Ref, refusal]
-}
-
-type refusal struct {
-	err  objstore.Error
-	till time.Time
+	till *lru.Cache[objstore.Ref, time.Time]
 }
 
 func newMissing() (*missing, error) {
-	refused, err := lru.New[objstore.Ref, refusal](missingRemembered)
-	return &missing{refused}, err
+	till, err := lru.New[objstore.Ref, time.Time](missingRemembered)
+	return &missing{till}, err
 }
 
-// note remembers err when it says that no key opens v. What another answer of a KMS may
-// change by itself is none that says so.
+// note remembers v when err says that no key opens it. What a KMS may answer in another
+// way by itself says no such thing.
 func (m *missing) note(v objstore.Ref, err error) {
-	var e *objstore.Error
-	if v.ETag == "" || !errors.As(err, &e) || e.Kind != objstore.KeyUnavailable {
+	if v.ETag == "" || objstore.KindOf(err) != objstore.KeyUnavailable {
 		return
 	}
 	for _, k := range []objstore.Kind{objstore.Throttled, objstore.Unavailable, objstore.Expired, objstore.Canceled} {
@@ -45,20 +39,11 @@ func (m *missing) note(v objstore.Ref, err error) {
 			return
 		}
 	}
-	r := refusal{*e, time.Now().Add(missingFor)}
-	m.refused.Add(v, r)
-	if v.VersionID != "" { // whoever asks for the current one does not name it
-		v.VersionID = ""
-		m.refused.Add(v, r)
-	}
+	m.till.Add(v, time.Now().Add(missingFor))
 }
 
-// look returns the error of an operation on v, if it was remembered that no key opens v.
-func (m *missing) look(op string, v objstore.Ref) error {
-	r, ok := m.refused.Get(v)
-	if !ok || !time.Now().Before(r.till) {
-		return nil
-	}
-	r.err.Op = op
-	return &r.err
+// has reports whether it is remembered that no key opens v.
+func (m *missing) has(v objstore.Ref) bool {
+	till, ok := m.till.Get(v)
+	return ok && time.Now().Before(till)
 }

@@ -92,9 +92,6 @@ func (b *bucket) open(ctx context.Context, op string, ref objstore.Ref) (*opened
 		if o, ok := b.s.opened.Get(ref); ok {
 			return o, nil
 		}
-		if err := b.s.missing.look(op, ref); err != nil {
-			return nil, err
-		}
 	}
 	return b.once(ctx, op, ref, "open", openTimeout, func(ctx context.Context) (*opened, error) { return b.openNow(ctx, op, ref) })
 }

@@ -102,14 +102,21 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 	if believed == unmarked && dirErr == nil && objectErr == nil {
 		asDir, dirErr = d.findDir(ctx, key) // there are servers to which "x/" is "x"
 	}
+	// To some servers "x" is "x/", which they do not list.
+	sameAsDir := objectErr == nil && asFile.Size == 0 && asFile.Headers.ContentType == directoryType
 	switch {
 	case dirErr == nil:
-		if objectErr == nil {
+		if objectErr == nil && !sameAsDir {
 			d.fsys.warnOnce("shadow "+path(d.bucket, key), "object is hidden by a directory of the same name",
 				"key", path(d.bucket, key))
 		}
 		return asDir, nil
 	case objectErr == nil:
+		if sameAsDir {
+			if f, err := d.findMarked(ctx, key); err == nil && f.isDir {
+				return f, nil
+			}
+		}
 		return finding{obj: asFile, hasObj: true, complete: true}, nil
 	case objstore.KindOf(objectErr) != objstore.NotExist:
 		return finding{}, objectErr

@@ -177,11 +177,28 @@ func (d *dir) putMarker(ctx context.Context, meta map[string]string, cond objsto
 		return err
 	}
 	_, err := putObject(ctx, d.bucket, prefix, nil, objstore.CreateOptions{
-		Meta: meta, Headers: objstore.Headers{ContentType: "application/x-directory"}, Cond: cond,
+		Meta: meta, Headers: objstore.Headers{ContentType: directoryType}, Cond: cond,
 	})
 	d.fsys.listings.forget(d.bucket.Name(), prefix)
 	d.fsys.heads.forget(d.bucket.Name(), prefix)
 	return err
+}
+
+// directoryType is the content type of markers.
+const directoryType = "application/x-directory"
+
+// unlistedMarker returns the marker under key that a listing of this prefix did not
+// show, nil if there is none: some servers, S3Proxy among them, list what lies below a
+// prefix and not what is called so.
+func unlistedMarker(ctx context.Context, b objstore.Bucket, key string) (*objstore.Entry, error) {
+	o, err := b.Head(ctx, objstore.Ref{Key: key})
+	switch kind := objstore.KindOf(err); {
+	case err == nil:
+		return &o.Entry, nil
+	case kind == objstore.NotExist, kind == objstore.Permission:
+		return nil, nil
+	}
+	return nil, err
 }
 
 // keepAlive gives d a marker before a name below it goes: a directory lives

@@ -421,6 +421,12 @@ func (m *move) copyAll(ctx context.Context) error {
 	for r := range results {
 		m.made[r.n] = r.done
 	}
+	if marker == nil {
+		var err error
+		if marker, err = unlistedMarker(ctx, m.bucket, m.from); err != nil {
+			return err
+		}
+	}
 	if m.marked = marker != nil; m.marked {
 		_, err := m.bucket.Copy(ctx, m.dest, objstore.Ref{Key: m.from}, m.fsys.keepingMtime(marker.LastModified))
 		return err

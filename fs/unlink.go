@@ -419,9 +419,15 @@ func (d *dir) emptied(ctx context.Context, nm string) (marker bool, err error) {
 		}
 	}
 	if sub != nil {
-		err = sub.clearAllUnlinked(ctx)
+		if err := sub.clearAllUnlinked(ctx); err != nil {
+			return false, err
+		}
 	}
-	return marker, err
+	if !marker {
+		unlisted, err := unlistedMarker(ctx, d.bucket, prefix)
+		return unlisted != nil, err
+	}
+	return marker, nil
 }
 
 // hasLocal reports whether a file below d is known to this mount only.

@@ -205,7 +205,7 @@ func classify(op, name string, err error) error {
 		if help := helpByCode[api.ErrorCode()]; help != "" {
 			msg += " (" + help + ")"
 		}
-		e.Err = &replyError{text: msg, cause: err}
+		e.Err = &shortError{text: msg, cause: err}
 	case errors.As(err, &kind):
 		e.Kind = kind
 	case e.Status != 0:
@@ -216,6 +216,10 @@ func classify(op, name string, err error) error {
 		e.Kind = objstore.Unavailable
 	default:
 		e.Kind = kindWithoutReply(err)
+	}
+	// The SDK's own text has the fields of a reply, which there was none of.
+	if send, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok && e.Status == 0 {
+		e.Err = &shortError{text: send.Err.Error(), cause: err}
 	}
 	return e
 }
@@ -230,15 +234,15 @@ func kindWithoutReply(err error) objstore.Kind {
 	return objstore.Unknown
 }
 
-// replyError is a server's refusal in one line; the SDK's error stays
-// reachable for errors.As.
-type replyError struct {
+// shortError is what is new in an error of the SDK, which stays reachable for
+// errors.As.
+type shortError struct {
 	text  string
 	cause error
 }
 
-func (e *replyError) Error() string { return e.text }
-func (e *replyError) Unwrap() error { return e.cause }
+func (e *shortError) Error() string { return e.text }
+func (e *shortError) Unwrap() error { return e.cause }
 
 // newError returns an error that we found ourselves.
 func newError(op, name string, kind objstore.Kind, format string, args ...any) *objstore.Error {

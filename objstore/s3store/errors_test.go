@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"coffer/objstore"
 
@@ -86,4 +88,16 @@ func TestWhatIsRepeated(t *testing.T) {
 func TestCopySourceIsEscaped(t *testing.T) {
 	require.Equal(t, "b/a%20b/%2B%25%3F%23/%C3%BC~", copySource("b", objstore.Ref{Key: "a b/+%?#/ü~"}))
 	require.Equal(t, "b/k?versionId=v.1%3D", copySource("b", objstore.Ref{Key: "k", VersionID: "v.1="}))
+}
+
+// TestNoReplyInOneLine: an error without a reply has no fields of one.
+func TestNoReplyInOneLine(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close()) // nobody listens there
+	s := testStore(t, []string{"AWS_ACCESS_KEY_ID=k", "AWS_SECRET_ACCESS_KEY=s", "AWS_REGION=us-east-1", "AWS_ENDPOINT_URL=http://" + l.Addr().String()},
+		Config{OperationTimeout: 50 * time.Millisecond, ProbeTimeout: 50 * time.Millisecond})
+	_, err = s.Buckets(t.Context())
+	require.Regexp(t, `^list buckets: store unavailable: dial tcp [0-9.:]+: connect: connection refused \(gave up after .* repetitions\)$`, err.Error())
+	require.ErrorIs(t, err, objstore.Unavailable)
 }

@@ -42,7 +42,7 @@ func (b *bucket) Head(ctx context.Context, ref objstore.Ref) (objstore.Object, e
 
 // formOf finds out what an object is, of which a HEAD or GET told raw.
 func (b *bucket) formOf(ctx context.Context, op string, raw objstore.Object) (form, error) {
-	if f, ok := b.s.forms.Get(b.version(raw)); ok {
+	if f, ok := b.proved(raw); ok {
 		return f, nil
 	}
 	if text, ok := raw.Meta[metaProfile]; ok {
@@ -85,28 +85,19 @@ func (b *bucket) Prove(ctx context.Context, ref objstore.Ref) (objstore.Object, 
 	return visible, b.fail("open", ref.Key, err)
 }
 
-// List implements objstore.Bucket. Sizes are those of objects that were seen before.
+// List implements objstore.Bucket. Sizes are those of objects that were seen before, or
+// that are declared to have a profile.
 func (b *bucket) List(ctx context.Context, q objstore.Query) iter.Seq2[objstore.Entry, error] {
 	return func(yield func(objstore.Entry, error) bool) {
 		for e, err := range b.Bucket.List(ctx, q) {
 			if err == nil && !e.IsPrefix && !isMarker(e.Key) {
-				e = b.listed(e)
+				e.Size, e.SizeKnown = b.listedSize(e)
 			}
 			if !yield(e, err) {
 				return
 			}
 		}
 	}
-}
-
-func (b *bucket) listed(e objstore.Entry) objstore.Entry {
-	e.Size, e.SizeKnown = 0, false
-	if f, ok := b.s.forms.Get(objstore.Ref{Bucket: b.Name(), Key: e.Key, ETag: e.ETag}); ok {
-		if o, err := f.show(objstore.Object{Entry: e}); err == nil {
-			return o.Entry
-		}
-	}
-	return e
 }
 
 // Copy implements objstore.Bucket: the ciphertext is copied as it is, and bound to its

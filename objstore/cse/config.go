@@ -44,7 +44,12 @@ type Config struct {
 	// AnySuite reads messages as well that do not commit to their key, which one
 	// who wraps keys can make such that two readers see different bytes.
 	AnySuite bool
-	Logger   *slog.Logger // nil: none
+	// Declared tells List the sizes of objects that nobody has opened; the first
+	// pattern that matches counts.
+	Declared []Declared
+	// Sizes outlives the store; nil: nothing does.
+	Sizes  Sizes
+	Logger *slog.Logger // nil: none
 }
 
 func (c Config) withDefaults() Config {
@@ -75,6 +80,11 @@ func (c Config) Validate() error {
 		return fmt.Errorf("cse: binding %q is none of %q, %q, %q", c.Binding, BindOff, BindWarn, BindStrict)
 	case c.Signed != SignedAuto && c.Signed != SignedStrict && c.Signed != SignedReject:
 		return fmt.Errorf("cse: signed %q is none of %q, %q, %q", c.Signed, SignedAuto, SignedStrict, SignedReject)
+	}
+	for _, d := range c.Declared {
+		if err := d.validate(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -74,12 +74,11 @@ func (b *bucket) remember(op *opened) {
 	if op.object.ETag == "" {
 		return // a version that cannot be told from others
 	}
+	b.noteProved(op.object, op.form)
 	v := b.version(op.object)
-	b.s.forms.Add(v, op.form)
 	b.s.opened.Add(v, op)
 	if v.VersionID != "" { // whoever asks for the current one does not name it
 		v.VersionID = ""
-		b.s.forms.Add(v, op.form)
 		b.s.opened.Add(v, op)
 	}
 }

@@ -25,7 +25,8 @@ type store struct {
 	objstore.Store
 	cfg     Config
 	keys    *keyring.Cache
-	mode    objstore.Mode // of new messages
+	mode    objstore.Mode   // of new messages
+	own     message.Profile // of new messages, as far as it is known before
 	forms   *lru.Cache[objstore.Ref, form]
 	opened  *sized[objstore.Ref, *opened]
 	missing *missing
@@ -62,7 +63,8 @@ func Wrap(inner objstore.Store, cfg Config) (objstore.Store, error) {
 
 // newStore returns a store that has seen nothing.
 func newStore(inner objstore.Store, cfg Config) (*store, error) {
-	s := &store{Store: inner, cfg: cfg, keys: keyring.NewCache(cfg.Keyring), mode: modeOf(cfg.Keyring.WrapsByKMS()), counts: &counters{}}
+	s := &store{Store: inner, cfg: cfg, keys: keyring.NewCache(cfg.Keyring), mode: modeOf(cfg.Keyring.WrapsByKMS()), own: cfg.ownProfile(), counts: &counters{}}
+	s.id = inner.Identity() + "+cse:" + cfg.Keyring.ID()
 	var err error
 	if s.forms, err = lru.New[objstore.Ref, form](formsRemembered); err != nil {
 		return nil, err
@@ -84,7 +86,7 @@ func newStore(inner objstore.Store, cfg Config) (*store, error) {
 // remembers is forgotten for it. Both count and log as one.
 func (s *store) Unseen() (objstore.Store, error) {
 	cfg := s.cfg
-	cfg.Signed = SignedStrict
+	cfg.Signed, cfg.Sizes = SignedStrict, nil
 	other, err := newStore(s.Store, cfg)
 	if err != nil {
 		return nil, err

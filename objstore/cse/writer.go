@@ -136,7 +136,7 @@ func (w *writer) committed(o objstore.Object, err error) (objstore.Object, error
 	o.StoredSize = l.Stored()
 	f := form{profile: l.Profile, suite: message.Committed, mode: w.b.s.mode}
 	if o.ETag != "" {
-		w.b.s.forms.Add(w.b.version(o), f)
+		w.b.noteProved(o, f)
 	}
 	return f.show(o)
 }

@@ -145,6 +145,17 @@ func (r *Ring) Wrap(ctx context.Context, c message.Context) (Envelope, error) {
 	return e, nil
 }
 
+// HeaderBytes is the length of the header of a new message with the context c, where it
+// is known before: a KMS decides by itself how long its ciphertext is.
+func (r *Ring) HeaderBytes(c message.Context) (n int64, known bool) {
+	edks, known := r.edkBytes()
+	if !known || len(r.writers) == 0 {
+		return 0, false
+	}
+	n, err := message.PaddedHeader(c, edks)
+	return n, err == nil
+}
+
 // edkBytes is the length of all data keys in a header.
 func (r *Ring) edkBytes() (n int, known bool) {
 	for _, k := range r.writers {

@@ -40,6 +40,12 @@ func PadEDKs(c Context, edks []EDK) []EDK {
 	return append(edks[:len(edks):len(edks)], pad)
 }
 
+// PaddedHeader is the length of a header with c as PadContext returns it.
+func PaddedHeader(c Context, edkBytes int) (int64, error) {
+	c, err := PadContext(c, edkBytes)
+	return int64(committedHeaderBytes(c, edkBytes)), err
+}
+
 // padding is what n bytes lack to a multiple of HeaderUnit.
 func padding(n int) int { return (HeaderUnit - n%HeaderUnit) % HeaderUnit }
 

@@ -19,7 +19,8 @@ import (
 //	lock               held while a mount chooses its directory
 //	mount-RANDOM/      of one mount without a key file; its lock is held as
 //	                   long as the mount lives
-//	key-ID/            of all mounts with one key file
+//	key-ID/            of all mounts with one key file; its lock is held while
+//	                   files of notes are taken over
 //
 // Everything is opened through directories that are held open (openat), never
 // through a symbolic link.
@@ -123,16 +124,24 @@ func lockIn(dir *os.Root, wait bool) (*os.File, error) {
 	if !wait {
 		how |= unix.LOCK_NB
 	}
-	for {
-		if err = unix.Flock(int(f.Fd()), how); err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
+	if err := flock(f, how); err != nil {
 		_ = f.Close()
-		return nil, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+		return nil, err
 	}
 	return f, nil
+}
+
+// flock takes the lock of an open file until that is closed.
+func flock(f *os.File, how int) error {
+	for {
+		switch err := unix.Flock(int(f.Fd()), how); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+		}
+	}
 }
 
 // findDead returns the directories of mounts that were killed: nobody holds

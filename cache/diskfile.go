@@ -65,8 +65,8 @@ func parseDiskName(s string) (n diskName, ok bool) {
 
 // diskKey is what a tier derives from its 32 bytes.
 type diskKey struct {
-	seal, name []byte
-	id         string // tells the key from others, and nothing about it
+	seal, name, note []byte
+	id               string // tells the key from others, and nothing about it
 }
 
 func newDiskKey(raw []byte) (*diskKey, error) {
@@ -78,11 +78,12 @@ func newDiskKey(raw []byte) (*diskKey, error) {
 	}
 	seal, err1 := derive("seal")
 	name, err2 := derive("name")
-	id, err3 := derive("id")
-	if err := errors.Join(err1, err2, err3); err != nil {
+	note, err3 := derive("note")
+	id, err4 := derive("id")
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, err
 	}
-	return &diskKey{seal: seal, name: name, id: hex.EncodeToString(id[:8])}, nil
+	return &diskKey{seal: seal, name: name, note: note, id: hex.EncodeToString(id[:8])}, nil
 }
 
 // nameOf returns the file name of a block.

@@ -52,6 +52,12 @@
 // Decrypted bytes live in mappings outside of the Go heap that core dumps
 // leave out (MADV_DONTDUMP).
 //
+// # Notes
+//
+// [Notes] are what takes requests to find out of an object version: a few bytes
+// each, all in memory, and in sealed logs beside the blocks of the disk tier where
+// those outlive the mount. They stand beside the Cache and know nothing of it.
+//
 // # Locks
 //
 // Every mutex of the package is a leaf: none is held while another one is
@@ -62,5 +68,6 @@
 //
 // A fetch belongs to the Reader that began it, and Reader.Close ends it and
 // waits. Readers of other handles that were waiting for its blocks notice and
-// fetch for themselves. The memory tier's goroutines end in Cache.Close.
+// fetch for themselves. The memory tier's goroutines end in Cache.Close, that
+// of Notes in Notes.Close.
 package cache

@@ -75,8 +75,9 @@ type connection struct {
 func (c *connection) Close() error { return c.s3.Close() }
 
 // openStore connects to the store of the settings. With a journalDir it notes
-// the uploads under way there. The caller closes it.
-func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, log *slog.Logger) (*connection, error) {
+// the uploads under way there, with sizes what messages were found to be. The caller
+// closes it.
+func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, sizes cse.Sizes, log *slog.Logger) (*connection, error) {
 	client, err := clientEncryption(ctx, cfg, log)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
@@ -98,7 +99,7 @@ func openStore(ctx context.Context, cfg Config, probePrefix, journalDir string, 
 	}
 	c := &connection{Store: store, s3: store}
 	if client != nil {
-		c.clientSide = true
+		c.clientSide, client.Sizes = true, sizes
 		if c.Store, err = cse.Wrap(store, *client); err != nil {
 			return nil, errors.Join(err, store.Close())
 		}
@@ -162,15 +163,6 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 			log.Warn("no directory for what this mount may have to leave behind", "err", err)
 		}
 	}
-	store, err := openStore(ctx, cfg, prefix, rescueDir, log)
-	if err != nil {
-		return st, err
-	}
-	st.closes = append(st.closes, store)
-	if err := checkAccess(ctx, store, plan.src); err != nil {
-		return st, err
-	}
-	st.closes = append(st.closes, background(store.s3.EndDeadUploads))
 	var diskKey []byte
 	if cfg.CacheKeyFile != "" {
 		if diskKey, err = readKeyFile("cache key file", cfg.CacheKeyFile); err != nil {
@@ -183,6 +175,24 @@ func mountStack(ctx context.Context, plan mountPlan, env environ, log *slog.Logg
 			return st, &exitError{exitUsage, fmt.Errorf("cache directory: %w", err)}
 		}
 	}
+	var sizes cse.Sizes
+	if diskKey != nil && clientSide(cfg) {
+		notes, err := cache.OpenNotes(cfg.CacheDir, diskKey, log)
+		if err != nil {
+			return st, &exitError{exitUsage, err}
+		}
+		st.closes = append(st.closes, notes)
+		sizes = notes
+	}
+	store, err := openStore(ctx, cfg, prefix, rescueDir, sizes, log)
+	if err != nil {
+		return st, err
+	}
+	st.closes = append(st.closes, store)
+	if err := checkAccess(ctx, store, plan.src); err != nil {
+		return st, err
+	}
+	st.closes = append(st.closes, background(store.s3.EndDeadUploads))
 	held, err := cache.New(cache.Config{
 		MemoryBytes: int64(cfg.Memory), ScratchDir: scratch, StoreID: store.Identity(), Logger: log,
 		DiskDir: cfg.CacheDir, DiskBytes: int64(cfg.CacheSize), DiskKey: diskKey,

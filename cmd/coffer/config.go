@@ -39,13 +39,14 @@ type Config struct {
 	AllowUnencrypted bool              `yaml:"allow-unencrypted"`
 	Encryption       []encryptionRule  `yaml:"encryption"`
 
-	CSEKeyring    string    `yaml:"cse-keyring"`
-	CSEMode       choice    `yaml:"cse-mode"`
-	CSEBinding    choice    `yaml:"cse-binding"`
-	CSESigned     choice    `yaml:"cse-signed"`
-	CSEOrigin     choice    `yaml:"cse-origin"`
-	CSEAnySuite   bool      `yaml:"cse-any-suite"`
-	CSERewriteMax sizeLimit `yaml:"cse-rewrite-max"`
+	CSEKeyring    string        `yaml:"cse-keyring"`
+	CSEMode       choice        `yaml:"cse-mode"`
+	CSEBinding    choice        `yaml:"cse-binding"`
+	CSESigned     choice        `yaml:"cse-signed"`
+	CSEOrigin     choice        `yaml:"cse-origin"`
+	CSEAnySuite   bool          `yaml:"cse-any-suite"`
+	CSERewriteMax sizeLimit     `yaml:"cse-rewrite-max"`
+	CSESizes      declaredSizes `yaml:"cse-sizes"`
 
 	ReadOnly    bool          `yaml:"read-only"`
 	Attributes  choice        `yaml:"attributes"`

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"coffer/fs"
+	"coffer/objstore/cse/message"
 )
 
 // envOf makes an environment of pairs.
@@ -142,6 +143,7 @@ func TestConfigErrors(t *testing.T) {
 		{"for ever and writable", "metadata-ttl: indefinite\n", "--read-only"},
 		{"tiny memory", "memory: 1MiB\n", "least"},
 		{"umask takes all", "umask: 0777\n", "umask"},
+		{"sizes of no profile", "cse-sizes: [bucket/prefix]\n", "BUCKET/PREFIX=own"},
 		{"endpoint without scheme", "endpoint-url: s3.example.org\n", "https"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -268,6 +270,29 @@ func TestSettingsWithoutFlags(t *testing.T) {
 	require.True(t, cfg.NonEmpty)
 	require.Equal(t, "1", cfg.ListVersion.value)
 	require.Equal(t, "json", cfg.LogFormat.value)
+}
+
+func TestDeclaredSizes(t *testing.T) {
+	const value = "a/b:c=own:d=h=722;f=4096;s=105"
+	want := declaredSizes{{Pattern: "a/b:c"}, {Pattern: "d", Profile: message.Profile{Header: 722, Frame: 4096, Footer: 105}}}
+	file := map[string]string{"COFFER_CONFIG": writeConfig(t, "cse-sizes: [x=own, y=abci]\n")}
+	cfg, err := resolve(t, nil, file, "")
+	require.NoError(t, err)
+	require.Equal(t, "x=own:y=abci", cfg.CSESizes.String())
+	for _, c := range []struct {
+		env     map[string]string
+		options string
+	}{
+		{map[string]string{"COFFER_CSE_SIZES": value, "COFFER_CONFIG": file["COFFER_CONFIG"]}, ""},
+		{map[string]string{"COFFER_CSE_SIZES": "z=own"}, "cse_sizes=" + value},
+		{map[string]string{"COFFER_CONFIG": writeConfig(t, "cse-sizes: "+value+"\n")}, ""},
+	} {
+		cfg, err := resolve(t, nil, c.env, c.options)
+		require.NoError(t, err)
+		require.Equal(t, want, cfg.CSESizes)
+	}
+	_, err = resolve(t, nil, map[string]string{"COFFER_CSE_SIZES": "bucket=other"}, "")
+	require.ErrorContains(t, err, "COFFER_CSE_SIZES")
 }
 
 func TestCacheSettings(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 
@@ -32,10 +33,13 @@ var (
 	cseBindings = []string{string(cse.BindWarn), string(cse.BindStrict), string(cse.BindOff)}
 )
 
+// clientSide reports whether the settings ask for encryption on this side.
+func clientSide(cfg Config) bool { return cfg.CSEKeyring != "" && cfg.CSEMode.value != cseOff }
+
 // clientEncryption returns how objects are encrypted on this side, nil where they are
 // not. It reads the keyring and its keys.
 func clientEncryption(ctx context.Context, cfg Config, log *slog.Logger) (*cse.Config, error) {
-	if cfg.CSEKeyring == "" || cfg.CSEMode.value == cseOff {
+	if !clientSide(cfg) {
 		return nil, nil
 	}
 	ring, keyContext, err := loadKeyring(ctx, cfg)
@@ -44,7 +48,7 @@ func clientEncryption(ctx context.Context, cfg Config, log *slog.Logger) (*cse.C
 	}
 	c := &cse.Config{
 		Keyring: ring, Context: keyContext, Policy: cse.Policy(cfg.CSEMode.value), Binding: cse.Binding(cfg.CSEBinding.value), Signed: cse.Signed(cfg.CSESigned.value),
-		AnySuite: cfg.CSEAnySuite, Logger: log,
+		AnySuite: cfg.CSEAnySuite, Declared: cfg.CSESizes, Logger: log,
 	}
 	return c, c.Validate()
 }
@@ -101,4 +105,47 @@ func acceptPlainStore(c *s3store.Config) {
 			c.Rules[i].AllowUnencrypted = true
 		}
 	}
+}
+
+// declaredSizes is a list of declarations, written with colons between them.
+type declaredSizes []cse.Declared
+
+func (l *declaredSizes) Set(s string) error {
+	more, err := cse.ParseDeclared(s)
+	*l = append(*l, more...)
+	return err
+}
+
+func (l *declaredSizes) Append(s string) error { return l.Set(s) }
+
+func (l *declaredSizes) Replace(all []string) error {
+	*l = nil
+	for _, s := range all {
+		if err := l.Set(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *declaredSizes) GetSlice() (all []string) {
+	for _, d := range *l {
+		all = append(all, d.String())
+	}
+	return all
+}
+
+func (l *declaredSizes) Type() string   { return "sizes" }
+func (l *declaredSizes) String() string { return strings.Join(l.GetSlice(), ":") }
+
+func (l *declaredSizes) UnmarshalYAML(unmarshal func(any) error) error {
+	var many []string
+	if err := unmarshal(&many); err == nil {
+		return l.Replace(many)
+	}
+	var one string
+	if err := unmarshal(&one); err != nil {
+		return err
+	}
+	return l.Replace([]string{one})
 }

@@ -96,7 +96,7 @@ func (a *app) withStore(cfg Config, do func(context.Context, *connection) error)
 		defer f.Close()
 		out = f
 	}
-	store, err := openStore(ctx, cfg, "", "", newLogger(out, cfg))
+	store, err := openStore(ctx, cfg, "", "", nil, newLogger(out, cfg))
 	if err != nil {
 		return err
 	}

@@ -116,6 +116,7 @@ func bindUnlisted(fs *pflag.FlagSet, c *Config) {
 	fs.Var(&c.CSEOrigin, "cse-origin", "whose messages are read. any: what the keys open; authentic: what AES keys and keys of a KMS open, for under RSA keys everybody can write who has the public one")
 	fs.BoolVar(&c.CSEAnySuite, "cse-any-suite", c.CSEAnySuite, "read messages of suites too that do not commit to their key")
 	fs.Var(&c.CSERewriteMax, "cse-rewrite-max", "longest file of which some can be changed with cse-keyring, or to which some can be appended: all of it is encrypted and sent anew for that, and a change of a longer one is refused with EFBIG; unlimited refuses none")
+	fs.Var(&c.CSESizes, "cse-sizes", "objects whose messages have one form, so that listings tell their sizes: BUCKET/PREFIX=own, =abci or =h=722;f=4096;s=105, with colons between them")
 	fs.Var(&c.ListVersion, "list-version", "version of the listing call; auto doubts answers that look cut short")
 	fs.BoolVar(&c.NonEmpty, "nonempty", c.NonEmpty, "mount over a directory that is not empty")
 	fs.Var(&c.LogFormat, "log-format", "form of log lines")

@@ -165,10 +165,10 @@ func (h *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) 
 	}
 	h.at++
 	h.answer.names++
-	if h.answer.withAttributes && h.dir.fsys.full() {
+	n := h.current()
+	if h.answer.withAttributes && h.dir.fsys.needsHead(n.name) {
 		h.askAhead()
 	}
-	n := h.current()
 	return &fuse.DirEntry{Name: n.name.name, Mode: h.mode(n.name), Ino: h.ino(n.name), Off: h.at}, 0
 }
 

@@ -72,7 +72,7 @@ func (h *dirHandle) askAhead() {
 	}
 	for h.sent = max(h.sent, h.at-1); h.sent < h.off; h.sent++ {
 		n := &h.listed[uint64(len(h.listed))-(h.off-h.sent)]
-		if n.isDir || n.entry.Key == "" {
+		if n.entry.Key == "" || !d.fsys.needsHead(n.name) {
 			continue
 		}
 		now := time.Now()
@@ -141,7 +141,7 @@ func (h *dirHandle) Lookup(ctx context.Context, nm string, out *fuse.EntryOut) (
 		return nil, noAttributes
 	}
 	f := finding{obj: objstore.Object{Entry: n.entry}, hasObj: true, at: n.at}
-	if d.fsys.full() {
+	if d.fsys.needsHead(n.name) {
 		o, ok := d.fsys.heads.recall(d.bucket.Name(), n.entry)
 		if !ok {
 			q, end := question(ctx)

@@ -64,9 +64,10 @@ type file struct {
 	nameless                 bool // gone because it never had a name
 	// deferred tells that the object is deleted at the last close.
 	deferred bool
-	// cached is the version that the kernel's pages are of, proved the one whose
-	// size the store has proved: see proveSize.
+	// cached is the version that the kernel's pages are of, proved the one of which
+	// the store has proved that it has provedSize bytes: see proveSize.
 	cached, proved objstore.ETag
+	provedSize     int64
 }
 
 // turn is a lock whose wait can be cancelled and whose holder does I/O.
@@ -157,6 +158,9 @@ func (n *file) learnLocked(f finding) (changed bool) {
 	if !complete && n.complete && !changed && sameVersion(o.Entry, n.obj) {
 		n.checked = at
 		return false
+	}
+	if o.ETag != "" && o.ETag == n.proved {
+		o.Size, o.SizeKnown = n.provedSize, true // o may have what was told before
 	}
 	n.obj, n.inStore, n.complete, n.meta = o, true, complete, nil
 	if complete {
@@ -379,6 +383,12 @@ func (n *file) setattr(ctx context.Context, in *fuse.SetAttrIn, h *handle) error
 	}
 	defer leave()
 	if size, ok := in.GetSize(); ok {
+		if h == nil && size > 0 {
+			// No open has made sure of how much there is to keep.
+			if err := n.proveSize(dctx); err != nil {
+				return err
+			}
+		}
 		if err := n.truncate(dctx, int64(size), h); err != nil {
 			return err
 		}
@@ -466,15 +476,19 @@ func (n *file) proveSize(ctx context.Context) error {
 		return err
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.obj.ETag != ref.ETag || n.local {
+		n.mu.Unlock()
 		return nil // another version by now, that was told of in between
 	}
-	n.proved = ref.ETag
-	if n.obj.SizeKnown && n.obj.Size == o.Size {
+	n.proved, n.provedSize = ref.ETag, o.Size
+	right := n.obj.SizeKnown && n.obj.Size == o.Size
+	n.obj.Size, n.obj.SizeKnown = o.Size, true
+	n.mu.Unlock()
+	if right {
 		return nil
 	}
-	n.obj.Size, n.obj.SizeKnown = o.Size, true
+	n.fsys.heads.outdate(n.bucket.Name(), ref.Key)
+	n.unlist()
 	return errStale
 }
 

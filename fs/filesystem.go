@@ -203,6 +203,10 @@ func (f *filesystem) protected(ctx context.Context, b objstore.Bucket, key strin
 // full reports whether attributes come from object metadata.
 func (f *filesystem) full() bool { return f.cfg.Attributes == AttributesFull }
 
+// needsHead reports whether n is a file whose attributes are not all in what a listing
+// told of it.
+func (f *filesystem) needsHead(n name) bool { return !n.isDir && (f.full() || !n.entry.SizeKnown) }
+
 // keepingMtime makes a copy as old as what it is made of, which was written at
 // t unless its metadata says more: a store dates a copy anew.
 func (f *filesystem) keepingMtime(t time.Time) objstore.CopyOptions {

@@ -174,7 +174,7 @@ func (d *dir) remember(n name, since uint64, at time.Time) {
 	d.mu.Lock()
 	k := &d.known
 	if !k.isOutdated(n.name, since) && d.fsys.cfg.MetadataTTL > 0 {
-		k.add(n, at, d.fsys.full())
+		k.add(n, at, d.fsys.needsHead(n))
 		d.countLocked()
 	}
 	walks := n.isDir && k.walk.depth > 0
@@ -185,12 +185,12 @@ func (d *dir) remember(n name, since uint64, at time.Time) {
 	}
 }
 
-func (k *knownNames) add(n name, at time.Time, full bool) {
+func (k *knownNames) add(n name, at time.Time, needsHead bool) {
 	l := listedName{name: n, at: at, pos: -1}
 	switch {
 	case n.isDir:
 		l.pos = k.walk.add(n.name, time.Now())
-	case full:
+	case needsHead:
 		l.pos = k.ahead.add(n.name)
 	}
 	k.listed.put(l)

@@ -131,7 +131,7 @@ func (d *dir) findListed(ctx context.Context, l listedName, key string) (finding
 		d.cameTo(l.name.name, false, d.fsys.listings.look(dirKey{d.bucket.Name(), key + "/"}, false))
 		return d.findDir(ctx, key)
 	}
-	if !d.fsys.full() && !l.unasked {
+	if !d.fsys.needsHead(l.name) && !l.unasked {
 		return finding{obj: objstore.Object{Entry: l.entry}, hasObj: true, at: l.at}, nil
 	}
 	if o, ok := d.fsys.heads.recall(d.bucket.Name(), l.entry); ok && !l.unasked {

@@ -72,7 +72,7 @@ func (b *bucket) listedSize(e objstore.Entry) (size int64, known bool) {
 // factName names an object version: store and keyring, bucket, key, ETag and length.
 func (b *bucket) factName(e objstore.Entry) []byte {
 	var name []byte
-	for _, field := range []string{b.s.Identity(), b.Name(), e.Key, string(e.ETag)} {
+	for _, field := range []string{b.s.id, b.Name(), e.Key, string(e.ETag)} {
 		name = append(binary.BigEndian.AppendUint32(name, uint32(len(field))), field...)
 	}
 	return binary.BigEndian.AppendUint64(name, uint64(e.StoredSize))

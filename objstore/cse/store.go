@@ -23,6 +23,7 @@ const (
 // store is a store whose objects are messages.
 type store struct {
 	objstore.Store
+	id      string // see Identity
 	cfg     Config
 	keys    *keyring.Cache
 	mode    objstore.Mode   // of new messages
@@ -97,7 +98,7 @@ func (s *store) Unseen() (objstore.Store, error) {
 
 // Identity differs from that of the store inside, and with the keyring: what was
 // decrypted under other keys is not to be had from a cache.
-func (s *store) Identity() string { return s.Store.Identity() + "+cse:" + s.cfg.Keyring.ID() }
+func (s *store) Identity() string { return s.id }
 
 // Open implements objstore.Store.
 func (s *store) Open(ctx context.Context, name string) (objstore.Bucket, error) {

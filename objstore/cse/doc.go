@@ -16,8 +16,9 @@
 //
 // A frame is what can be authenticated, so a range of plaintext costs the frames that
 // it touches. How long an object is, its final frame proves: [Bucket.Prove] before a
-// size is believed, and every Get by itself. Sizes that Head and List tell are hints
-// from the metadata, or from what was opened before.
+// size is believed, and every Get by itself. Sizes that Head and List tell are hints:
+// from the metadata, from what was opened before, by this process or by another
+// ([Sizes]), or from what is declared ([Declared]).
 //
 // What other programs have encrypted as a whole, with one tag, is read whole before a byte
 // of it is decrypted, and in blocks of 1 MiB after that: messages without frames, and

@@ -98,8 +98,8 @@ func wantListed(t *testing.T, what string, b objstore.Bucket, want map[string]in
 	}
 }
 
-// ringOf is a keyring of n AES keys.
-func ringOf(t *testing.T, n int) *keyring.Ring {
+// aesRing is a keyring of n AES keys.
+func aesRing(t *testing.T, n int) *keyring.Ring {
 	t.Helper()
 	dir, list := t.TempDir(), ""
 	for i := range n {
@@ -111,7 +111,7 @@ func ringOf(t *testing.T, n int) *keyring.Ring {
 	if err := os.WriteFile(filepath.Join(dir, "keyring"), []byte(list), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, _, err := keyring.Load(filepath.Join(dir, "keyring"), nil)
+	r, _, err := keyring.Load(t.Context(), filepath.Join(dir, "keyring"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestDeclaredSizes(t *testing.T) {
 	inner := openEmulator(t, "nosse", s3store.Config{AllowUnencrypted: true})
 	for _, keys := range []int{1, 20} { // a header of 1024 bytes, and a longer one
 		const theirFrame = 1000
-		ring := ringOf(t, keys)
+		ring := aesRing(t, keys)
 		w := wrap(t, inner, cse.Config{Keyring: ring})
 		name := fmt.Sprint("bucket-", keys)
 		if _, err := w.CreateBucket(t.Context(), name, objstore.CreateBucketOptions{}); err != nil {

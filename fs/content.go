@@ -230,10 +230,6 @@ func (n *file) overlay(ctx context.Context) (int64, error) {
 	if err := n.start(ctx); err != nil {
 		return 0, err
 	}
-	// A truncation by name opens nothing: this is the first to need the size.
-	if err := n.proveSize(ctx); err != nil {
-		return 0, err
-	}
 	c := &n.content
 	var under cache.Base
 	var size int64

@@ -160,12 +160,12 @@ func TestNotesThatWereDamaged(t *testing.T) {
 
 func TestNotesOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
 		t.Skipf("needs mount(2): %v", err)
 	}
 	defer func() { require.NoError(t, unix.Unmount(dir, 0)) }()
 	n := openNotes(t, dir)
-	out, err := n.write(nil, make([]byte, 64<<10))
+	out, err := n.write(nil, make([]byte, 512<<10))
 	require.NoError(t, err)
 	require.Nil(t, out)
 	require.Empty(t, noteFiles(t, dir), "the floor stays free")

@@ -46,8 +46,8 @@ func (b *bucket) proved(o objstore.Object) (form, bool) {
 		return form{}, false
 	}
 	f, ok := formOfFact(fact)
-	if ok && !f.plain {
-		_, err := f.profile.ForStored(o.StoredSize)
+	if ok {
+		_, err := f.size(o.StoredSize)
 		ok = err == nil
 	}
 	return f, ok
@@ -62,11 +62,8 @@ func (b *bucket) listedSize(e objstore.Entry) (size int64, known bool) {
 	if !ok {
 		return 0, false
 	}
-	o, err := f.show(objstore.Object{Entry: e})
-	if err != nil {
-		return 0, false
-	}
-	return o.Size, true
+	size, err := f.size(e.StoredSize)
+	return size, err == nil
 }
 
 // factName names an object version: store and keyring, bucket, key, ETag and length.
@@ -78,7 +75,8 @@ func (b *bucket) factName(e objstore.Entry) []byte {
 	return binary.BigEndian.AppendUint64(name, uint64(e.StoredSize))
 }
 
-// A fact is a form without what became of a signature:
+// A fact is the form of a message of frames, or of a plain object, without what became of
+// a signature:
 //
 //	plain 1 | by KMS 1 | suite 2 | H 4 | F 4 | S 4
 const factBytes = 1 + 1 + 2 + 4 + 4 + 4
@@ -98,7 +96,7 @@ func (f form) fact() (p []byte, ok bool) {
 		p = binary.BigEndian.AppendUint32(p, uint32(n))
 	}
 	back, ok := formOfFact(p)
-	f.signature = ""
+	f.verified = ""
 	return p, ok && back == f
 }
 

@@ -134,8 +134,10 @@ type CopyOptions struct {
 }
 
 // MetaMax is the limit in bytes of all user metadata of an object, names and
-// values, that S3 documents.
-const MetaMax = 2 << 10
+// values. S3 documents 2 KiB; the rest is for the two entries of encryption on this
+// side, with which the same metadata has to fit: 96 bytes at most, and the prefix of
+// their names, which MinIO counts.
+const MetaMax = 2<<10 - 128
 
 // MetaOf returns the user metadata that the copy of an object with such gets,
 // which may share memory with it, and whether that is another.

@@ -18,6 +18,7 @@ func (s *suite) testCopy(t *testing.T) {
 	newHeaders := objstore.Headers{ContentType: "text/plain"}
 	newMeta := map[string]string{"fresh": "yes"}
 	more := map[string]string{"name": meta["name"], "mode": meta["mode"], "fresh": "yes"}
+	full := map[string]string{"all": strings.Repeat("x", objstore.MetaMax-len("all"))}
 	tooLong := map[string]string{"fresh": strings.Repeat("x", objstore.MetaMax)}
 	data := map[string][]byte{"single": random(40, 1000), "multipart": random(41, 2*s.PartSize+5), "empty": nil}
 	for key, d := range data {
@@ -34,6 +35,7 @@ func (s *suite) testCopy(t *testing.T) {
 		}{
 			{"Kept", objstore.CopyOptions{}, meta, headers},
 			{"NewMeta", objstore.CopyOptions{Meta: newMeta}, newMeta, headers},
+			{"FullMeta", objstore.CopyOptions{Meta: full}, full, headers},
 			{"NoMeta", objstore.CopyOptions{Meta: map[string]string{}}, nil, headers},
 			{"NewHeaders", objstore.CopyOptions{Headers: &newHeaders}, meta, newHeaders},
 			{"Missing", objstore.CopyOptions{Missing: newMeta, MissingUnless: []string{"absent"}}, more, headers},

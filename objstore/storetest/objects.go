@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"hash/crc64"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +143,7 @@ func (s *suite) testMetadata(t *testing.T) {
 		{name: "LooksEncoded", meta: map[string]string{"word": "=?UTF-8?q?abc?="}, skip: s.Accept.DecodesMeta},
 		{name: "Spaces", meta: map[string]string{"lead": " x", "trail": "x ", "inner": "a  b"}, skip: s.Accept.DecodesMeta},
 		{name: "Empty", meta: map[string]string{"empty": "", "other": "x"}},
+		{name: "Full", meta: map[string]string{"all": strings.Repeat("x", objstore.MetaMax-len("all"))}},
 	} {
 		sizes := map[string]int64{"Single": 10}
 		if tc.name == "UTF8" || tc.name == "None" {

@@ -37,13 +37,13 @@ func openEmulator(t *testing.T, dialect string, cfg s3store.Config) objstore.Sto
 	if err := srv.Listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range srv.Env() {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
-	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	return openS3(t, srv.Env(), cfg)
+}
+
+// openS3 returns a store over the server that env describes, as it is.
+func openS3(t *testing.T, env []string, cfg s3store.Config) objstore.Store {
+	t.Helper()
+	storetest.SetEnv(t, env)
 	cfg.PartSize = 5 << 20
 	s, err := s3store.New(t.Context(), cfg)
 	if err != nil {
@@ -86,13 +86,32 @@ func wrap(t *testing.T, inner objstore.Store, cfg cse.Config) objstore.Store {
 }
 
 func TestConformance(t *testing.T) {
-	for dialect, mode := range map[string]objstore.Mode{"aws": objstore.ModeSSES3, "nosse": objstore.ModeNone} {
-		t.Run(dialect, func(t *testing.T) {
-			differs := storetest.Accepted("emulator")
+	// What this package has a hand in; the rest is passed through, wherever.
+	decorated := []string{"Objects", "Metadata", "Ranges", "Versions", "Listing", "Conditions", "Races", "Writers", "Cancel", "Copy", "Protection", "Uploads"}
+	for _, c := range []struct {
+		name string
+		mode objstore.Mode
+		only []string
+		open func(t *testing.T, cfg s3store.Config) objstore.Store
+	}{
+		{"emulator", objstore.ModeSSES3, nil, func(t *testing.T, cfg s3store.Config) objstore.Store { return openEmulator(t, "aws", cfg) }},
+		{"emulator without encryption", objstore.ModeNone, decorated, func(t *testing.T, cfg s3store.Config) objstore.Store {
+			return openEmulator(t, "nosse", cfg)
+		}},
+		{"minio", objstore.ModeSSES3, decorated, func(t *testing.T, cfg s3store.Config) objstore.Store {
+			return openS3(t, storetest.StartMinIO(t).Env(), cfg)
+		}},
+		{"versitygw", objstore.ModeNone, decorated, func(t *testing.T, cfg s3store.Config) objstore.Store {
+			return openS3(t, storetest.StartVersityGW(t).Env(), cfg)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server, _, _ := strings.Cut(c.name, " ")
+			differs := storetest.Accepted(server)
 			differs.NoChecksum = "The store keeps a checksum of the ciphertext; frames are authenticated."
-			storetest.Run(t, storetest.Config{Name: "cse" + dialect, Mode: mode, Accept: differs,
+			storetest.Run(t, storetest.Config{Name: "cse" + server, Mode: c.mode, Only: c.only, Accept: differs,
 				Open: func(t *testing.T) objstore.Store {
-					return wrap(t, openEmulator(t, dialect, s3store.Config{AllowUnencrypted: mode == objstore.ModeNone}), cse.Config{Binding: cse.BindStrict})
+					return wrap(t, c.open(t, s3store.Config{AllowUnencrypted: c.mode == objstore.ModeNone}), cse.Config{Binding: cse.BindStrict})
 				}})
 		})
 	}

@@ -14,14 +14,7 @@ import (
 // small as S3 allows, which is the suite's default.
 func openS3(t *testing.T, env []string, cfg s3store.Config) objstore.Store {
 	t.Helper()
-	for _, v := range env {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
-	// Nothing of the developer's own account may leak in.
-	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	storetest.SetEnv(t, env)
 	cfg.PartSize = 5 << 20
 	s, err := s3store.New(t.Context(), cfg)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -39,13 +38,7 @@ func TestObjectsOfTheLibraries(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, srv.Close()) })
 	require.NoError(t, srv.Listen("127.0.0.1:0"))
-	for _, v := range srv.Env() {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
-	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	storetest.SetEnv(t, srv.Env())
 	inner, err := s3store.New(t.Context(), s3store.Config{AllowUnencrypted: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, inner.Close()) })

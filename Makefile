@@ -17,7 +17,7 @@ PKGS         ?= ./...
 TEST_TIMEOUT ?= 60m
 FUZZTIME     ?= 30s
 
-.PHONY: build demo test e2e e2e-radosgw interop lint fuzz bench bench-peers bench-peers-read clean help setup-demo setup-test setup-radosgw setup-oracles setup-peers setup-lint
+.PHONY: build demo test e2e e2e-cse e2e-radosgw interop lint fuzz bench bench-peers bench-peers-read clean help setup-demo setup-test setup-radosgw setup-oracles setup-peers setup-lint
 
 build: ## build ./bin/coffer, static
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN) ./cmd/coffer
@@ -32,6 +32,9 @@ test: setup-test ## all tests with the race detector, real servers and real moun
 
 e2e: setup-test ## only the tests with real mounts
 	COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...
+
+e2e-cse: setup-test ## the same with encryption on this side in every mount; "make test" does that with some of them
+	COFFER_E2E_CSE=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./e2e/...
 
 e2e-radosgw: setup-radosgw ## what "make test" leaves out: Ceph's radosgw, from Debian's packages, for a nightly run
 	COFFER_RADOSGW=1 COFFER_REQUIRE_SERVERS=1 $(GO) test -race -count=1 -v -timeout $(TEST_TIMEOUT) $(TESTFLAGS) \

@@ -14,14 +14,21 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/encrypt"
+
+	"coffer/objstore/cse"
+	"coffer/objstore/cse/keyring"
+	"coffer/objstore/cse/message"
 )
 
 // independent is an S3 client that shares no code with Coffer: what it finds
-// in a bucket is what is there.
+// in a bucket is what is there. Where the mounts of the test encrypt on this
+// side, what it puts is a message as well, and what it finds is the plaintext
+// of one, or a failure.
 type independent struct {
 	c      *minio.Client
 	secure bool
 	sse    encrypt.ServerSide // a customer key to read with; nil for none
+	ring   *keyring.Ring      // of encryption on this side; nil for none
 }
 
 // client connects to the store that the environment names.
@@ -48,7 +55,41 @@ func client(t testing.TB, env []string) independent {
 		Secure: secure, Transport: transport, Region: v["AWS_REGION"], BucketLookup: minio.BucketLookupPath,
 	})
 	must(t, err)
-	return independent{c: c, secure: secure}
+	i := independent{c: c, secure: secure}
+	if clientSide(t) {
+		k, err := sharedKeyring()
+		must(t, err)
+		i.ring = k.ring
+	}
+	return i
+}
+
+// message is whether the object of a key is one: all are but markers of
+// directories.
+func (i independent) message(key string) bool {
+	return i.ring != nil && !strings.HasSuffix(key, "/")
+}
+
+// decrypt writes what an object holds to w.
+func (i independent) decrypt(key string, w io.Writer, stored io.Reader) error {
+	if !i.message(key) {
+		_, err := io.Copy(w, stored)
+		return err
+	}
+	return cse.Decrypt(context.Background(), i.ring, false, w, stored)
+}
+
+// size returns how many bytes an object holds of which so many are stored; of
+// one that is no message as many.
+func (i independent) size(key string, stored int64) int64 {
+	if !i.message(key) {
+		return stored
+	}
+	l, err := message.Own.ForStored(stored)
+	if err != nil {
+		return stored
+	}
+	return l.Size()
 }
 
 // withCustomerKey returns a client that reads with a key of SSE-C, which this
@@ -75,6 +116,11 @@ func (i independent) put(t testing.TB, bucket, key, data string) {
 
 func (i independent) putWith(t testing.TB, bucket, key, data, contentType string, meta map[string]string) {
 	t.Helper()
+	if i.message(key) {
+		var sealed strings.Builder
+		must(t, cse.Encrypt(context.Background(), i.ring, message.Context{}, &sealed, strings.NewReader(data)))
+		data = sealed.String()
+	}
 	_, err := i.c.PutObject(context.Background(), bucket, key, strings.NewReader(data), int64(len(data)),
 		minio.PutObjectOptions{ContentType: contentType, UserMetadata: meta, DisableMultipart: true})
 	must(t, err)
@@ -87,7 +133,7 @@ func (i independent) get(t testing.TB, bucket, key string) string {
 	must(t, err)
 	defer o.Close()
 	var b bytes.Buffer
-	if _, err := io.Copy(&b, o); err != nil {
+	if err := i.decrypt(key, &b, o); err != nil {
 		if minio.ToErrorResponse(err).Code == "NoSuchKey" {
 			return ""
 		}
@@ -103,12 +149,17 @@ func (i independent) stat(t testing.TB, bucket, key string) minio.ObjectInfo {
 	return info
 }
 
-// meta returns the user metadata, names in lower case.
+// meta returns the user metadata, names in lower case, without what only
+// messages have.
 func (i independent) meta(t testing.TB, bucket, key string) map[string]string {
 	t.Helper()
 	m := map[string]string{}
 	for k, v := range i.stat(t, bucket, key).UserMetadata {
 		m[strings.ToLower(k)] = v
+	}
+	if i.message(key) {
+		delete(m, "coffer-esdk")
+		delete(m, "coffer-bind")
 	}
 	return m
 }
@@ -124,7 +175,7 @@ func (i independent) keys(t testing.TB, bucket string) map[string]int64 {
 	keys := map[string]int64{}
 	for o := range i.c.ListObjects(context.Background(), bucket, minio.ListObjectsOptions{Recursive: true}) {
 		must(t, o.Err)
-		keys[o.Key] = o.Size
+		keys[o.Key] = i.size(o.Key, o.Size)
 	}
 	return keys
 }

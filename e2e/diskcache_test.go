@@ -112,7 +112,11 @@ func TestDiskCache(t *testing.T) {
 	m.start(args...)
 	s.ResetRequests()
 	check("after a new mount")
-	if n := objectGets(s); n != 0 {
+	most := 0
+	if clientSide(t) {
+		most = 2 // for the begin and the end of a message, which prove its size
+	}
+	if n := objectGets(s); n > most {
 		t.Errorf("%d requests for bytes that are on disk", n)
 	}
 

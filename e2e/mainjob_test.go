@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -99,14 +100,15 @@ func (job mainJob) run(t *testing.T) {
 	if job.printable {
 		must(t, os.Remove(filepath.Join(odd, "new\nline")))
 	}
-	big := bigFile(t, 1<<30+4097)
+	big, err := sharedBigFile()
+	must(t, err)
 
 	timed(t, "tree in", func() { shell(t, nil, job.copy, job.tree, m.path("dataset", "tree")) })
 	timed(t, "big file in", func() { shell(t, nil, `cp "$SRC" "$DST"`, big, m.path("dataset", "big")) })
 	shell(t, nil, `cp -a "$SRC/." "$DST/"`, odd, m.path("dataset", "odd"))
 	for _, name := range []string{"big", "tree", "odd/empty"} {
-		if got := xattr(t, m.path("dataset", name), "user.s3.encryption"); got != job.mode {
-			t.Errorf("user.s3.encryption of %s is %q, want %q", name, got, job.mode)
+		if got := xattr(t, m.path("dataset", name), "user.s3.encryption"); got != encryption(t, job.mode) {
+			t.Errorf("user.s3.encryption of %s is %q, want %q", name, got, encryption(t, job.mode))
 		}
 	}
 	m.stop()
@@ -281,22 +283,22 @@ func oddTree(t testing.TB) string {
 	return dir
 }
 
-// bigFile makes a file of n bytes that do not compress.
-func bigFile(t testing.TB, n int64) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "big")
+// sharedBigFile makes a file of more than 1 GiB that does not compress, once in a
+// run.
+var sharedBigFile = sync.OnceValues(func() (string, error) {
+	dir, err := buildDir()
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "big")
 	f, err := os.Create(name)
-	must(t, err)
-	_, err = io.CopyBuffer(f, io.LimitReader(newRandom(uint64(n)), n), make([]byte, 1<<20))
-	must(t, err)
-	must(t, f.Close())
-	return name
-}
-
-// newRandom is an endless stream that the seed determines.
-func newRandom(seed uint64) *mathrand.ChaCha8 {
-	return mathrand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})
-}
+	if err != nil {
+		return "", err
+	}
+	const n = 1<<30 + 4097
+	_, err = io.CopyBuffer(f, io.LimitReader(mathrand.NewChaCha8([32]byte{}), n), make([]byte, 1<<20))
+	return name, errors.Join(err, f.Close())
+})
 
 // sameAttributes compares type, permissions, time and size below two places.
 // Sizes of directories and link counts mean nothing in a store.
@@ -340,7 +342,7 @@ func (i independent) compareTree(t testing.TB, bucket, prefix, dir string) {
 	for o := range i.c.ListObjects(context.Background(), bucket, minio.ListObjectsOptions{Recursive: true, Prefix: prefix}) {
 		must(t, o.Err)
 		if !strings.HasSuffix(o.Key, "/") {
-			sizes[strings.TrimPrefix(o.Key, prefix)] = o.Size
+			sizes[strings.TrimPrefix(o.Key, prefix)] = i.size(o.Key, o.Size)
 		}
 	}
 	var names []string
@@ -410,7 +412,7 @@ func (i independent) sum(bucket, key string) (sum [32]byte, err error) {
 	}
 	defer o.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, o); err != nil {
+	if err := i.decrypt(key, h, o); err != nil {
 		return sum, err
 	}
 	return [32]byte(h.Sum(nil)), nil

@@ -158,12 +158,20 @@ func TestFlippedBitIsAnError(t *testing.T) {
 			m.stop()
 			m.start(args...)
 			s.Inject(emulator.Fault{Verb: "GetObject", KeyPattern: "f", FlipBit: true, Nth: 3})
-			_, err := os.ReadFile(m.path("bucket", "f"))
-			wantErrno(t, "reading a file with a flipped bit", err, syscall.EIO)
-			if !strings.Contains(m.log.String(), "CRC32") {
+			got, err := os.ReadFile(m.path("bucket", "f"))
+			says := "CRC32"
+			if clientSide(t) {
+				says = "damaged"
+			}
+			// A frame is known to be wrong when it comes, and the kernel may ask
+			// again for what it wanted ahead of the program.
+			if !clientSide(t) || err != nil || !bytes.Equal(got, data) {
+				wantErrno(t, "reading a file with a flipped bit", err, syscall.EIO)
+			}
+			if !strings.Contains(m.log.String(), says) {
 				t.Errorf("the log does not say what was wrong:\n%s", m.log)
 			}
-			got, err := os.ReadFile(m.path("bucket", "f"))
+			got, err = os.ReadFile(m.path("bucket", "f"))
 			if err != nil || !bytes.Equal(got, data) {
 				t.Errorf("the next read: %d bytes, right: %v, %v", len(got), bytes.Equal(got, data), err)
 			}
@@ -227,9 +235,13 @@ func TestSmallFilesCostOneRequest(t *testing.T) {
 			t.Fatalf("file %d: %q, %v", i, got, err)
 		}
 	}
+	proofs := 0
+	if clientSide(t) {
+		proofs = files / 10 // of sizes, before that has shown
+	}
 	gets, heads := count(s, "GetObject", ""), count(s, "HeadObject", "")
 	t.Logf("%d GETs, %d HEADs", gets, heads)
-	if gets != files {
+	if gets < files || gets > files+proofs {
 		t.Errorf("%d GETs for %d files", gets, files)
 	}
 	if heads > files/3 {
@@ -260,7 +272,7 @@ func TestSmallFilesCostOneRequest(t *testing.T) {
 			t.Fatalf("file %d: %q, %v", i, got, err)
 		}
 	}
-	if gets, heads := count(s, "GetObject", ""), count(s, "HeadObject", ""); gets != files || heads > files/3 {
+	if gets, heads := count(s, "GetObject", ""), count(s, "HeadObject", ""); gets < files || gets > files+proofs || heads > files/3 {
 		t.Errorf("%d GETs and %d HEADs for %d files that were seen", gets, heads, files)
 	}
 
@@ -278,7 +290,7 @@ func TestSmallFilesCostOneRequest(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if gets := count(s, "GetObject", ""); gets > files/2+40 {
+	if gets := count(s, "GetObject", ""); gets > files/2+40+proofs {
 		t.Errorf("%d GETs where %d files were read", gets, files/2)
 	}
 }

@@ -175,12 +175,9 @@ func TestRenameAgainSparesOthers(t *testing.T) {
 	// instead stores another object in place of a copy, with the same metadata.
 	instead := func(t *testing.T, m *mount, data, contentType string) {
 		t.Helper()
-		c := client(t, m.env).c
-		was, err := c.StatObject(t.Context(), "bucket", "to/3", minio.StatObjectOptions{})
-		must(t, err)
-		_, err = c.PutObject(t.Context(), "bucket", "to/3", strings.NewReader(data), int64(len(data)),
-			minio.PutObjectOptions{UserMetadata: was.UserMetadata, ContentType: cmp.Or(contentType, was.ContentType)})
-		must(t, err)
+		other := client(t, m.env)
+		was := other.stat(t, "bucket", "to/3")
+		other.putWith(t, "bucket", "to/3", data, cmp.Or(contentType, was.ContentType), was.UserMetadata)
 	}
 	for name, change := range map[string]func(t *testing.T, m *mount, s *emulator.Server){
 		"other bytes with the same attributes": func(t *testing.T, m *mount, s *emulator.Server) {

@@ -72,6 +72,15 @@ func TestNoSecretIsShown(t *testing.T) {
 		must(t, err)
 		known.add("customer key "+strconv.Itoa(i), string(raw))
 	}
+	ring := keyringFile(t)
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(ring), "aes"))
+	must(t, err)
+	raw, err := hex.DecodeString(string(text))
+	must(t, err)
+	known.add("key of the keyring", string(raw))
+	text, err = os.ReadFile(filepath.Join(filepath.Dir(ring), "private.pem"))
+	must(t, err)
+	known.add("private key of the keyring", strings.Split(string(text), "\n")[5]) // some of it
 	// Credentials from a file, so that no environment needs to have them.
 	dir := t.TempDir()
 	file := filepath.Join(dir, "credentials")
@@ -79,7 +88,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		envOf(s.Env(), "AWS_ACCESS_KEY_ID"), envOf(s.Env(), "AWS_SECRET_ACCESS_KEY"))), 0o600))
 	logFile := filepath.Join(dir, "log")
 	env := append(baseEnv(t), "AWS_ENDPOINT_URL="+s.Endpoint(), "AWS_REGION=us-east-1", "AWS_SHARED_CREDENTIALS_FILE="+file, "AWS_CONFIG_FILE=/nonexistent")
-	flags := []string{"--sse", "customer", "--sse-customer-key-file", keys[0], "--sse-customer-key-file", keys[1], "--log-level", "debug"}
+	flags := []string{"--cse-keyring", ring, "--sse", "customer", "--sse-customer-key-file", keys[0], "--sse-customer-key-file", keys[1], "--log-level", "debug"}
 
 	texts := map[string]string{}
 	needFUSE(t)
@@ -127,7 +136,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	command(append([]string{"mb", "s3://bucket-2"}, flags...)...) // exists
 	command(append([]string{"run", "s3://bucket"}, append(flags, "--", "sh", "-c", "env; cat /proc/self/environ /proc/$PPID/cmdline")...)...)
 	bad := filepath.Join(dir, "bad")
-	text, err := os.ReadFile(keys[2])
+	text, err = os.ReadFile(keys[2])
 	must(t, err)
 	must(t, os.WriteFile(bad, append(text, text...), 0o600)) // no key, though it holds one
 	command("mount", "--sse-customer-key-file", bad, mnt)

@@ -472,6 +472,9 @@ func (n *file) proveSize(ctx context.Context) error {
 		return nil
 	}
 	o, err := p.Prove(ctx, ref)
+	if objstore.KindOf(err) == objstore.NotExist {
+		return errStale // whoever has it open is told so, whoever opens it looks again
+	}
 	if err != nil {
 		return err
 	}

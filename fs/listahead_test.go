@@ -379,7 +379,9 @@ func TestWalkThatEnds(t *testing.T) {
 				k := newKernelTree(t, b, Config{MetadataTTL: time.Minute})
 				c.do(k)
 				time.Sleep(2 * aheadFor)
+				b.mu.Lock()
 				lists := slices.Clone(b.lists)
+				b.mu.Unlock()
 				_, _, ahead := b.asked()
 				opened := map[string]bool{}
 				for path := range k.ids {

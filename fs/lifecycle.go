@@ -154,7 +154,7 @@ func next(p present, ev event) transition {
 		return p.stay(doNothing)
 	case ev.empties(), p.appends(ev):
 		return p.leave(doBegin, buffered)
-	case p.rewrite > 0 && p.keeps(ev) > p.rewrite:
+	case p.exceeds(ev):
 		return p.stay(doExceed)
 	}
 	return p.leave(doOverlay, staged)
@@ -187,6 +187,8 @@ func (p present) nextStreaming(ev event) transition {
 		return p.stay(doNothing)
 	case p.gone:
 		return p.stay(doRefuse)
+	case ev.kind != onReadBack && p.exceeds(ev):
+		return p.stay(doExceed) // before a part of it becomes visible
 	}
 	return transition{doSend, committing, failed}
 }
@@ -196,6 +198,9 @@ func (p present) appends(ev event) bool {
 	inOrder := p.state == buffered || p.state == streaming || !p.state.local() && p.size == 0
 	return inOrder && ev.off == p.size && (ev.kind == onWrite || ev.kind == onCopy)
 }
+
+// exceeds reports whether a commit would have too much to send again after ev.
+func (p present) exceeds(ev event) bool { return p.rewrite > 0 && p.keeps(ev) > p.rewrite }
 
 // keeps is how many bytes of the file are as they were after ev, and what it overwrites.
 func (p present) keeps(ev event) int64 {

@@ -74,18 +74,21 @@ buffered      commit    named             send      committing failed
 buffered      commit    gone              nothing
 
 streaming     write     end               apply     streaming  failed
-streaming     write     elsewhere named   send      committing failed
+streaming     write     elsewhere named little send committing failed
+streaming     write     elsewhere named much   exceed
 streaming     write     elsewhere gone    refuse
 streaming     copy      end named         apply     streaming  failed
 streaming     copy      elsewhere named   decline
 streaming     copy      gone              decline
 streaming     truncate  zero              discard   buffered   buffered
 streaming     truncate  sized as-it-is    nothing
-streaming     truncate  sized other-size named  send    committing failed
+streaming     truncate  sized other-size named little send committing failed
+streaming     truncate  sized other-size named much   exceed
 streaming     truncate  sized other-size gone   refuse
 streaming     O_TRUNC                     discard   buffered   buffered
 streaming     allocate  enough            nothing
-streaming     allocate  longer named      send      committing failed
+streaming     allocate  longer named little send    committing failed
+streaming     allocate  longer named much  exceed
 streaming     allocate  longer gone       refuse
 streaming     read      named             send      committing failed
 streaming     read      gone              refuse

@@ -456,9 +456,12 @@ func (m *move) deleteAll(ctx context.Context, d *dir) error {
 	return d.deleteKeys(ctx, m.from)
 }
 
-// deleteMany removes keys, all of them even when some fail.
+// deleteMany removes keys, which ascend, from the bottom of the tree up, and all of them
+// even when some fail.
 func (d *dir) deleteMany(ctx context.Context, keys []string) error {
 	var first error
+	keys = slices.Clone(keys)
+	slices.Reverse(keys)
 	for batch := range slices.Chunk(keys, deleteBatch) {
 		if err := d.deleteKeys(ctx, batch...); err != nil && first == nil {
 			first = err

@@ -369,6 +369,15 @@ func (n *file) Setattr(ctx context.Context, fh gofuse.FileHandle, in *fuse.SetAt
 		return n.fsys.errno("setattr", n.path(), err)
 	}
 	h, _ := fh.(*handle)
+	if size, ok := in.GetSize(); ok && h == nil && size > 0 {
+		// No open has made sure of how much there is to keep.
+		q, end := proof(ctx)
+		err := n.proveSize(q)
+		end()
+		if err != nil {
+			return n.fsys.errno("setattr", n.path(), err)
+		}
+	}
 	if err := n.setattr(ctx, in, h); err != nil {
 		return n.fsys.errno("setattr", n.path(), err)
 	}
@@ -383,12 +392,6 @@ func (n *file) setattr(ctx context.Context, in *fuse.SetAttrIn, h *handle) error
 	}
 	defer leave()
 	if size, ok := in.GetSize(); ok {
-		if h == nil && size > 0 {
-			// No open has made sure of how much there is to keep.
-			if err := n.proveSize(dctx); err != nil {
-				return err
-			}
-		}
 		if err := n.truncate(dctx, int64(size), h); err != nil {
 			return err
 		}
@@ -435,7 +438,7 @@ func (n *file) open(ctx context.Context, flags uint32) (*handle, uint32, error) 
 		}
 	}
 	if flags&syscall.O_TRUNC == 0 {
-		q, end := question(ctx)
+		q, end := proof(ctx)
 		err := n.proveSize(q)
 		end()
 		if err != nil {
@@ -472,16 +475,22 @@ func (n *file) proveSize(ctx context.Context) error {
 		return nil
 	}
 	o, err := p.Prove(ctx, ref)
-	if objstore.KindOf(err) == objstore.NotExist {
-		return errStale // whoever has it open is told so, whoever opens it looks again
+	n.mu.Lock()
+	if n.local {
+		n.mu.Unlock()
+		return nil
+	}
+	kind := objstore.KindOf(err)
+	if gone := kind == objstore.NotExist; gone || kind == objstore.Stale || err == nil && n.obj.ETag != ref.ETag {
+		// Whoever has it open is told so, whoever opens it looks again.
+		n.stale, n.checked = n.stale || gone, time.Time{}
+		n.mu.Unlock()
+		n.forgetTold(ref.Key)
+		return errStale
 	}
 	if err != nil {
-		return err
-	}
-	n.mu.Lock()
-	if n.obj.ETag != ref.ETag || n.local {
 		n.mu.Unlock()
-		return nil // another version by now, that was told of in between
+		return err
 	}
 	n.proved, n.provedSize = ref.ETag, o.Size
 	right := n.obj.SizeKnown && n.obj.Size == o.Size
@@ -490,9 +499,14 @@ func (n *file) proveSize(ctx context.Context) error {
 	if right {
 		return nil
 	}
-	n.fsys.heads.outdate(n.bucket.Name(), ref.Key)
-	n.unlist()
+	n.forgetTold(ref.Key)
 	return errStale
+}
+
+// forgetTold forgets what listings and HEADs have told of n, whose key is key.
+func (n *file) forgetTold(key string) {
+	n.fsys.heads.outdate(n.bucket.Name(), key)
+	n.unlist()
 }
 
 // openHandle returns a handle that may do what flags ask for; O_TRUNC has

@@ -29,6 +29,18 @@ const watchAfter = 50 * time.Millisecond
 // The returned function must be called before the request is answered.
 func question(ctx context.Context) (context.Context, context.CancelFunc) {
 	q, cancel := context.WithTimeout(context.WithoutCancel(ctx), questionTimeout)
+	return untilKilled(ctx, q, cancel)
+}
+
+// proof is question without the deadline: all of an object may have to be read, and the
+// bucket bounds that by how long it is.
+func proof(ctx context.Context) (context.Context, context.CancelFunc) {
+	q, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return untilKilled(ctx, q, cancel)
+}
+
+// untilKilled cancels q when the caller of ctx is being killed.
+func untilKilled(ctx, q context.Context, cancel context.CancelFunc) (context.Context, context.CancelFunc) {
 	caller, ok := fuse.FromContext(ctx)
 	if !ok {
 		return q, cancel

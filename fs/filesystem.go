@@ -179,9 +179,10 @@ func (f *filesystem) addLost(err error) {
 func (f *filesystem) warnOnce(key, msg string, args ...any) {
 	f.mu.Lock()
 	seen := f.warned[key]
-	if len(f.warned) < 10_000 { // a bucket of a million odd keys is one trouble
-		f.warned[key] = true
+	if len(f.warned) >= 10_000 { // a bucket can have a million odd keys
+		clear(f.warned)
 	}
+	f.warned[key] = true
 	f.mu.Unlock()
 	if !seen {
 		f.log.Warn(msg, args...)

@@ -113,8 +113,8 @@ func (d *dir) findOnce(ctx context.Context, nm, key string) (finding, error) {
 		return asDir, nil
 	case objectErr == nil:
 		if sameAsDir {
-			if f, err := d.findMarked(ctx, key); err == nil && f.isDir {
-				return f, nil
+			if f, err := d.findMarked(ctx, key); objstore.KindOf(err) != objstore.NotExist {
+				return f, err
 			}
 		}
 		return finding{obj: asFile, hasObj: true, complete: true}, nil

@@ -228,6 +228,9 @@ type DirtyFile struct {
 func (m *Mounted) DirtyFiles() []DirtyFile {
 	files := []DirtyFile{}
 	for _, n := range m.fsys.dirtyFiles() {
+		if n.isGone() {
+			continue // it has no name under which it could be stored
+		}
 		files = append(files, DirtyFile{Path: n.path(), Bytes: n.currentSize()})
 	}
 	return files

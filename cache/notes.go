@@ -141,7 +141,7 @@ func (n *Notes) load() error {
 
 // read takes up the notes of a file, and reports whether its process has ended.
 func (n *Notes) read(name string) (ended bool) {
-	f, err := n.dir.root.Open(name)
+	f, err := n.dir.root.OpenFile(name, os.O_RDWR, 0) // NFS locks only what can be written
 	if err != nil {
 		return false
 	}
@@ -155,11 +155,19 @@ func (n *Notes) read(name string) (ended bool) {
 }
 
 // merge writes what is remembered to one file, in the place of those.
-func (n *Notes) merge(files []string) error {
+func (n *Notes) merge(files []string) (err error) {
+	if free, err := n.dir.space(); err != nil || free < notesBytes {
+		return errors.Join(err, errors.New("there is no room to make one file of many"))
+	}
 	out, err := createNotes(n.dir.root, n.key)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			_ = n.dir.root.Remove(out.name)
+		}
+	}()
 	var frame []byte
 	for name, fact := range n.book.all {
 		if len(frame) > notesFrameBytes-512 {

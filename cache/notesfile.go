@@ -38,6 +38,7 @@ type noteName [16]byte
 
 // notesFile is a file that this process writes.
 type notesFile struct {
+	name   string
 	f      *os.File
 	aead   cipher.AEAD
 	header []byte
@@ -78,7 +79,8 @@ func createNotes(dir *os.Root, key *diskKey) (_ *notesFile, err error) {
 	if _, err := n.f.Write(n.header); err != nil {
 		return nil, err
 	}
-	return n, dir.Rename(diskTempPrefix+name, notesPrefix+name)
+	n.name = notesPrefix + name
+	return n, dir.Rename(diskTempPrefix+name, n.name)
 }
 
 // append writes one frame.

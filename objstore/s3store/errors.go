@@ -218,7 +218,7 @@ func classify(op, name string, err error) error {
 		e.Kind = kindWithoutReply(err)
 	}
 	// The SDK's own text has the fields of a reply, which there was none of.
-	if send, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok && e.Status == 0 {
+	if send, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok && e.Status == 0 && !isNoCredentials(err) {
 		e.Err = &shortError{text: send.Err.Error(), cause: err}
 	}
 	return e

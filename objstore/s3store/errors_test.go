@@ -90,6 +90,13 @@ func TestCopySourceIsEscaped(t *testing.T) {
 	require.Equal(t, "b/k?versionId=v.1%3D", copySource("b", objstore.Ref{Key: "k", VersionID: "v.1="}))
 }
 
+// Who has no credentials is told so, though what failed is a request to another server.
+func TestNoCredentialsAreNamed(t *testing.T) {
+	err := classify("list buckets", "", &noCredentials{&smithyhttp.RequestSendError{Err: errors.New("dial tcp 169.254.169.254:80")}})
+	require.ErrorIs(t, err, objstore.Permission)
+	require.ErrorContains(t, err, "no usable credentials")
+}
+
 // TestNoReplyInOneLine: an error without a reply has no fields of one.
 func TestNoReplyInOneLine(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -182,7 +182,7 @@ func (p *controlPeer) attend(ctx context.Context) (_ context.Context, release fu
 		stop()
 		_ = p.conn.SetReadDeadline(time.Now())
 		<-gone
-		_ = p.conn.SetReadDeadline(time.Time{})
+		_ = p.conn.SetDeadline(time.Time{})
 	}
 }
 

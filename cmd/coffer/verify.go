@@ -162,6 +162,7 @@ func (a *app) showProgress(what string, quiet bool) (more func(int64), stop func
 	shown := progress.NewWriter()
 	shown.SetOutputWriter(f)
 	shown.SetUpdateFrequency(tellEvery)
+	shown.SetAutoStop(true) // Stop does nothing before Render has begun
 	tracker := &progress.Tracker{Message: what, Units: progress.UnitsBytes}
 	shown.AppendTracker(tracker)
 	done := make(chan struct{})
@@ -171,7 +172,6 @@ func (a *app) showProgress(what string, quiet bool) (more func(int64), stop func
 	}()
 	return tracker.Increment, func() {
 		tracker.MarkAsDone()
-		shown.Stop()
 		<-done
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"os/signal"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -190,11 +192,14 @@ func changeVolume(ctx context.Context, cfg Config, name string, change func(*key
 	if cfg.CSEKeyring == "" {
 		return changed, usageErrorf("--cse-keyring is needed: a key in it has to open the volume key")
 	}
-	keys, err := keyring.Openers(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
+	keys, ids, err := keyring.Openers(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
 	if err != nil {
 		return changed, &exitError{exitUsage, err}
 	}
 	err = keyring.UpdateVolume(name, func(f keyring.VolumeFile) (keyring.VolumeFile, error) {
+		if len(ids) > 0 && !slices.Contains(ids, f.ID) {
+			return f, fmt.Errorf("%s is of the volume key %s, and the keyring names %s", name, f.ID, strings.Join(ids, ", "))
+		}
 		v, err := f.Open(ctx, keys...)
 		if err == nil {
 			v, err = change(v)

@@ -82,7 +82,7 @@ func TestKeyringCommands(t *testing.T) {
 	require.Contains(t, succeed(t, "keyring add --cse-keyring "+ring("alice")+" --for bob.pub.yaml volume.key"), "raw-rsa lab/bob added")
 	require.Equal(t, "what is secret", succeed(t, "decrypt --cse-keyring "+ring("bob")+" sealed"))
 	require.Equal(t, "what is secret", succeed(t, "decrypt --cse-keyring "+ring("alice")+" sealed"))
-	for file, verified := range map[string]bool{"alice.yaml": true, "bob.yaml": true, "bob.pub.yaml": false} {
+	for file, verified := range map[string]bool{"alice.yaml": true, "bob.yaml": false, ring("bob"): true, "bob.pub.yaml": false} {
 		require.NoError(t, json.Unmarshal([]byte(succeed(t, "keyring show --json --cse-keyring "+file+" volume.key")), &shown))
 		require.Equal(t, verified, shown.Verified, file)
 		require.Len(t, shown.Recipients, 2)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -90,14 +91,17 @@ func verifyVolume(ctx context.Context, cfg Config, f keyring.VolumeFile) (note s
 	if cfg.CSEKeyring == "" {
 		return "not verified: that takes --cse-keyring", false, nil
 	}
-	keys, err := keyring.Openers(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
+	keys, ids, err := keyring.Openers(ctx, cfg.CSEKeyring, kmsClients(ctx, cfg))
 	if err != nil {
 		return "", false, &exitError{exitUsage, err}
 	}
-	_, err = f.Open(ctx, keys...)
+	v, err := f.Open(ctx, keys...)
 	var none *keyring.NoKeyError
 	if errors.As(err, &none) {
 		return "not verified: no key of the keyring opens it", false, nil
+	}
+	if err == nil && !v.Authentic() && !slices.Contains(ids, f.ID) {
+		return "not verified: anybody with a recipient's public key can make such a file, and the keyring does not tell its id", false, nil
 	}
 	return "verified", err == nil, err
 }

@@ -41,7 +41,11 @@ func (r *Ring) UnwrapS3(ctx context.Context, e *s3ec.Envelope) (message.DataKey,
 			failed = append(failed, fmt.Errorf("%d keys were tried, there may be more", maxAttempts))
 			break
 		}
-		key, err := k.unwrapS3(ctx, e)
+		err := r.refuse(k)
+		var key message.DataKey
+		if err == nil {
+			key, err = k.unwrapS3(ctx, e)
+		}
 		if err == nil {
 			return key, k, nil
 		}

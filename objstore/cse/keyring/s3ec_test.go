@@ -76,6 +76,14 @@ func TestKeysOfTheS3EncryptionClient(t *testing.T) {
 		require.Equal(t, keys[wrap], by)
 	}
 
+	// Where only those may write who can read, what a public key wraps is refused.
+	strict, err := all.Authentic()
+	require.NoError(t, err)
+	_, _, err = strict.UnwrapS3(t.Context(), byRSA)
+	require.ErrorIs(t, err, objstore.Integrity)
+	_, _, err = strict.UnwrapS3(t.Context(), byAES)
+	require.NoError(t, err)
+
 	// A ring without the key tells what is needed; keys of other kinds are not tried.
 	refused := func(e *s3ec.Envelope, tried int, keys ...keyring.Key) error {
 		t.Helper()

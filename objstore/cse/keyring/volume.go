@@ -60,8 +60,11 @@ func NewVolume(ctx context.Context, recipients ...Recipient) (*Volume, error) {
 // it was written by somebody who had the volume key.
 func (f VolumeFile) Open(ctx context.Context, keys ...Key) (*Volume, error) {
 	failed, attempts := []error(nil), 0
+	// What a key opens that authenticates is nobody else's, whatever the others open.
+	keys = slices.Clone(keys)
+	slices.SortStableFunc(keys, func(a, b Key) int { return authenticatesLast(a) - authenticatesLast(b) })
 	for _, k := range keys {
-		for _, r := range f.Recipients {
+		for _, r := range f.likelyFirst(k) {
 			if !k.Matches(r.edk()) {
 				continue
 			}
@@ -80,6 +83,29 @@ func (f VolumeFile) Open(ctx context.Context, keys ...Key) (*Volume, error) {
 		}
 	}
 	return nil, noKey(f.edks(), failed)
+}
+
+func authenticatesLast(k Key) int {
+	if k.Authenticates() {
+		return 0
+	}
+	return 1
+}
+
+// likelyFirst is the recipients, those first that are said to be k: in a large group all
+// may have the same name.
+func (f VolumeFile) likelyFirst(k Key) []VolumeRecipient {
+	all, own := slices.Clone(f.Recipients), Fingerprint(k)
+	slices.SortStableFunc(all, func(a, b VolumeRecipient) int {
+		switch {
+		case a.Fingerprint == own && b.Fingerprint != own:
+			return -1
+		case a.Fingerprint != own && b.Fingerprint == own:
+			return 1
+		}
+		return 0
+	})
+	return all
 }
 
 // openBy unwraps the key of one recipient, which is the volume key if it has its ID.

@@ -19,11 +19,24 @@ func (v *Volume) VolumeKey(pinned bool) (*VolumeKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &VolumeKey{k, pinned || v.by == nil || v.by.Authenticates()}, nil
+	return &VolumeKey{k, pinned || v.Authentic()}, nil
 }
+
+// Authentic reports whether the file was made by somebody who is a recipient, and not by
+// anybody who has the public key of one.
+func (v *Volume) Authentic() bool { return v.by == nil || v.by.Authenticates() }
 
 // String names the key.
 func (k *VolumeKey) String() string { return "volume-key " + k.name }
+
+// CanWrap refuses a volume key that may be anybody's: who made it reads what is encrypted
+// for it.
+func (k *VolumeKey) CanWrap() error {
+	if !k.genuine {
+		return invalid("new messages are for no volume key that may be somebody else's: whoever has the public key of a recipient can make such a file; id: %s in the keyring says that it is the right one", k.name)
+	}
+	return nil
+}
 
 // Authenticates reports whether it is the volume key of those who use it: under an RSA
 // key anybody could have wrapped another one, unless its ID is known.
@@ -77,14 +90,18 @@ func (k keyEntry) openers(ctx context.Context, dir string, kms KMSClients) ([]Ke
 }
 
 // Openers returns the keys of a keyring file that may open a volume key file: all of
-// it, and in the place of a volume-key those that open that.
-func Openers(ctx context.Context, name string, kms KMSClients) (keys []Key, err error) {
+// it, and in the place of a volume-key those that open that; and the IDs of the volume
+// keys that it names.
+func Openers(ctx context.Context, name string, kms KMSClients) (keys []Key, ids []string, err error) {
 	err = eachEntry(name, func(k keyEntry, dir string) error {
 		more, err := k.openers(ctx, dir, kms)
 		keys = append(keys, more...)
+		if k.ID != "" {
+			ids = append(ids, k.ID)
+		}
 		return err
 	})
-	return keys, err
+	return keys, ids, err
 }
 
 // Recipients returns the keys of a keyring file that a volume key can be wrapped for:

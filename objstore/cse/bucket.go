@@ -156,15 +156,24 @@ func (b *bucket) copiedMeta(ctx context.Context, to *bucket, dstKey string, src 
 		}
 	}
 	if o.whole == nil {
-		if p, err := message.ParseProfile(o.object.Meta[metaProfile]); err == nil {
+		// How long header and frames are the header says, which is authentic. How long the
+		// signature is shows at its end, or in a hint that fits.
+		p, err := message.ParseProfile(o.object.Meta[metaProfile])
+		hinted := message.Profile{Header: o.profile.Header, Frame: o.profile.Frame, Footer: p.Footer}
+		switch {
+		case !o.suite.Signed():
+		case err == nil && p == hinted:
 			o.profile = p
-		} else if o.suite.Signed() { // how long its signature is shows at its end
+		default:
 			proved, err := b.open(ctx, "copy", src)
 			if err != nil {
 				return nil, err
 			}
 			o.profile = proved.profile
 		}
+	}
+	if _, err := o.show(o.object); err != nil { // before there is a copy
+		return nil, b.fail("copy", src.Key, err)
 	}
 	return withMessage(meta, o.profile, binding), nil
 }

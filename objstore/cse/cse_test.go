@@ -337,6 +337,25 @@ func TestSizesAreProved(t *testing.T) {
 	}
 }
 
+// TestCopyGoesByTheHeader: metadata that somebody has changed do not go along with a copy,
+// nor make it fail when it is there.
+func TestCopyGoesByTheHeader(t *testing.T) {
+	b, inside := newBucket(t, cse.Config{})
+	data := random(1000)
+	put(t, b, "key", data, nil)
+	exchange(t, inside, "key", "key", func(p []byte, meta map[string]string) []byte {
+		meta["coffer-esdk"] = "1;h=65536;f=1;s=0"
+		return p
+	})
+	o, err := b.Copy(t.Context(), "copy", objstore.Ref{Key: "key"}, objstore.CopyOptions{})
+	if err != nil || o.Size != int64(len(data)) {
+		t.Fatalf("%d bytes, %v", o.Size, err)
+	}
+	if raw, err := inside.Head(t.Context(), objstore.Ref{Key: "copy"}); err != nil || raw.Meta["coffer-esdk"] != "1;h=1024;f=65536;s=0" {
+		t.Errorf("metadata %v, %v", raw.Meta, err)
+	}
+}
+
 // counted counts the requests for what is stored.
 type counted struct {
 	objstore.Store

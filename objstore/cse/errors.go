@@ -20,6 +20,17 @@ var kinds = map[message.Kind]objstore.Kind{
 	message.Unauthentic: objstore.Integrity,
 }
 
+// passing reports whether err may be another when the keys are asked again, and of which
+// kind it is then.
+func passing(err error) (objstore.Kind, bool) {
+	for _, k := range []objstore.Kind{objstore.Canceled, objstore.Expired, objstore.Throttled, objstore.Unavailable} {
+		if errors.Is(err, k) {
+			return k, true
+		}
+	}
+	return objstore.Unknown, false
+}
+
 // fail gives an error of a message, of the keyring or of waiting for it its kind, and
 // the object's name; others stay.
 func (b *bucket) fail(op, key string, err error) error {
@@ -46,6 +57,9 @@ func (b *bucket) unwrapping(op, key string, err error) error {
 	kind := objstore.KindOf(err)
 	if kind == objstore.Unknown {
 		kind = objstore.KeyUnavailable
+	}
+	if k, ok := passing(err); ok {
+		kind = k // of several keys one may open it later
 	}
 	return &objstore.Error{Op: op, Key: b.Name() + "/" + key, Kind: kind, Err: err}
 }

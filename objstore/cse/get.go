@@ -19,7 +19,11 @@ const getTries = 10
 // the last bytes come when the final frame has proved that they are.
 func (b *bucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (io.ReadCloser, objstore.Object, error) {
 	if isMarker(ref.Key) {
-		return b.Bucket.Get(ctx, ref, opts)
+		body, o, err := b.Bucket.Get(ctx, ref, opts)
+		if err == nil && o.StoredSize > 0 && b.s.cfg.Policy == Require {
+			return nil, o, errors.Join(b.refused(ref, b.notMessage("get", ref.Key)), body.Close())
+		}
+		return body, o, err
 	}
 	for try := 1; ; try++ {
 		body, o, err := b.get(ctx, ref, opts)

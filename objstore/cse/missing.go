@@ -1,7 +1,6 @@
 package cse
 
 import (
-	"errors"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -28,16 +27,10 @@ func newMissing() (*missing, error) {
 	return &missing{till}, err
 }
 
-// note remembers v when err says that no key opens it. What a KMS may answer in another
-// way by itself says no such thing.
+// note remembers v when err says that no key opens it, for good.
 func (m *missing) note(v objstore.Ref, err error) {
-	if v.ETag == "" || objstore.KindOf(err) != objstore.KeyUnavailable {
+	if _, later := passing(err); later || v.ETag == "" || objstore.KindOf(err) != objstore.KeyUnavailable {
 		return
-	}
-	for _, k := range []objstore.Kind{objstore.Throttled, objstore.Unavailable, objstore.Expired, objstore.Canceled} {
-		if errors.Is(err, k) {
-			return
-		}
 	}
 	m.till.Add(v, time.Now().Add(missingFor))
 }

@@ -1,7 +1,6 @@
 package cse
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -57,7 +56,7 @@ func (o *opened) unverified() bool {
 
 // bytes is about what it takes in memory.
 func (o *opened) bytes() int64 {
-	n := int64(2 << 10)
+	n := int64(2<<10) + 2*o.profile.Header + int64(objstore.MetaSize(o.object.Meta))
 	if o.whole != nil && o.whole.blocks != nil {
 		n += o.whole.blocks.Blocks() * sha256.Size
 	}
@@ -132,7 +131,7 @@ func (b *bucket) once(ctx context.Context, op string, ref objstore.Ref, what str
 		}
 		return r.Val.(*opened), nil
 	case <-ctx.Done():
-		return nil, &objstore.Error{Op: op, Key: b.Name() + "/" + ref.Key, Kind: objstore.Canceled, Err: ctx.Err()}
+		return nil, b.fail(op, ref.Key, ctx.Err())
 	}
 }
 
@@ -257,13 +256,15 @@ func (b *bucket) fetch(ctx context.Context, ref objstore.Ref, r objstore.Range) 
 	if err != nil {
 		return nil, o, err
 	}
-	var p bytes.Buffer
-	p.Grow(int(r.Length))
-	_, err = io.Copy(&p, body)
+	p := make([]byte, r.Length)
+	n, err := io.ReadFull(body, p)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil // the object is shorter
+	}
 	if err := errors.Join(err, body.Close()); err != nil {
 		return nil, o, err
 	}
-	return p.Bytes(), o, nil
+	return p[:n], o, nil
 }
 
 // cseText is the value of user.s3.cse: format, suite and frame.

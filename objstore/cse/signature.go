@@ -57,8 +57,11 @@ func (b *bucket) checkSignature(ctx context.Context, op string, ref objstore.Ref
 	}
 	_, err = io.CopyN(v, body, stored-begin-o.layout.Footer)
 	var footer []byte
-	if err == nil {
-		footer, err = io.ReadAll(body)
+	switch err {
+	case nil:
+		footer, err = io.ReadAll(io.LimitReader(body, maxFooter+1))
+	case io.EOF:
+		err = b.failf(op, ref.Key, objstore.Integrity, "the body ended before the signature")
 	}
 	if err := errors.Join(err, body.Close()); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -481,4 +482,20 @@ func TestManyRecipientsOfOneName(t *testing.T) {
 		_, err := f.Open(t.Context(), k)
 		require.NoError(t, err, i)
 	}
+}
+
+// A volume key file that is changed stays that of the group which reads it.
+func TestChangedVolumeKeyFileKeepsItsGroup(t *testing.T) {
+	if os.Getuid() != 0 {
+		storetest.Skip(t, "only root has files of other users")
+	}
+	name := filepath.Join(t.TempDir(), "volume.key")
+	require.NoError(t, CreateVolume(name, volumeFor(t, keyOf(t, "alice", 1)).File()))
+	require.NoError(t, os.Chown(name, 1234, 5678))
+	require.NoError(t, os.Chmod(name, 0o640))
+	require.NoError(t, UpdateVolume(name, func(f VolumeFile) (VolumeFile, error) { return f, nil }))
+	st, err := os.Stat(name)
+	require.NoError(t, err)
+	sys := st.Sys().(*syscall.Stat_t)
+	require.Equal(t, []uint32{1234, 5678, 0o640}, []uint32{sys.Uid, sys.Gid, uint32(st.Mode())})
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"coffer/objstore/cse/message"
 )
@@ -106,11 +107,11 @@ func ReadVolume(name string) (VolumeFile, error) {
 
 // CreateVolume writes a volume key file that was not there.
 func CreateVolume(name string, f VolumeFile) error {
-	return replaceVolume(name, func() (VolumeFile, fs.FileMode, error) {
+	return replaceVolume(name, func() (VolumeFile, fs.FileInfo, error) {
 		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-			return f, 0, fmt.Errorf("%s exists, and a volume key that is lost loses the data", name)
+			return f, nil, fmt.Errorf("%s exists, and a volume key that is lost loses the data", name)
 		}
-		return f, 0o600, nil
+		return f, nil, nil
 	})
 }
 
@@ -121,23 +122,23 @@ func UpdateVolume(name string, change func(VolumeFile) (VolumeFile, error)) erro
 	if err != nil {
 		return fmt.Errorf("volume key file: %w", err)
 	}
-	return replaceVolume(name, func() (VolumeFile, fs.FileMode, error) {
+	return replaceVolume(name, func() (VolumeFile, fs.FileInfo, error) {
 		f, err := ReadVolume(name)
 		if err != nil {
-			return f, 0, err
+			return f, nil, err
 		}
 		st, err := os.Stat(name)
 		if err != nil {
-			return f, 0, err
+			return f, nil, err
 		}
 		f, err = change(f)
-		return f, st.Mode().Perm(), err
+		return f, st, err
 	})
 }
 
 // replaceVolume puts what next returns in the place of a file. The new file is the lock
 // as well: of those that change it one can make it, on every file system.
-func replaceVolume(name string, next func() (VolumeFile, fs.FileMode, error)) error {
+func replaceVolume(name string, next func() (f VolumeFile, like fs.FileInfo, err error)) error {
 	tmp, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s.new is there: the volume key file is being changed, or that was interrupted; remove it then", name)
@@ -145,9 +146,12 @@ func replaceVolume(name string, next func() (VolumeFile, fs.FileMode, error)) er
 	if err != nil {
 		return err
 	}
-	f, mode, err := next()
+	f, like, err := next()
+	if err == nil && like != nil {
+		err = takeAfter(tmp, like)
+	}
 	if err == nil {
-		err = writeVolume(tmp, f, mode)
+		err = writeVolume(tmp, f)
 	}
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), name)
@@ -163,13 +167,24 @@ func replaceVolume(name string, next func() (VolumeFile, fs.FileMode, error)) er
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
+// takeAfter gives a new file mode, owner and group of the one in whose place it comes. An
+// owner cannot be kept by others than root; members who read by the group need it.
+func takeAfter(to *os.File, like fs.FileInfo) error {
+	st := like.Sys().(*syscall.Stat_t)
+	err := to.Chown(int(st.Uid), int(st.Gid))
+	if err != nil {
+		err = to.Chown(-1, int(st.Gid))
+	}
+	if err != nil && like.Mode()&0o070 != 0 {
+		return fmt.Errorf("its group would lose the volume key file: %w", err)
+	}
+	return to.Chmod(like.Mode().Perm())
+}
+
 // writeVolume fills a new file, and waits until it is on the disk.
-func writeVolume(to *os.File, f VolumeFile, mode fs.FileMode) error {
+func writeVolume(to *os.File, f VolumeFile) error {
 	text, err := f.text()
 	if err != nil {
-		return err
-	}
-	if err := to.Chmod(mode); err != nil {
 		return err
 	}
 	if _, err := to.Write(text); err != nil {

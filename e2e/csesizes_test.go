@@ -103,7 +103,9 @@ func TestSizesOfManyMessages(t *testing.T) {
 				g++
 			}
 		}
-		if h != heads || g != gets {
+		// The kernel may look up what is asked for ahead at that moment.
+		const twice = files / 50
+		if h < heads || h > heads+min(heads, twice) || g < gets || g > gets+min(gets, twice) {
 			t.Errorf("%s: %d HEADs and %d GETs, want %d and %d", what, h, g, heads, gets)
 		}
 	}

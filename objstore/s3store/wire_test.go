@@ -168,7 +168,7 @@ type lister struct {
 	shuffled bool
 	most     int           // entries a page has, if not 0
 	takes    time.Duration // a page
-	refuses  int           // so many requests come and one is refused
+	refuses  func(after string) bool
 	v1, v2   atomic.Int32
 
 	asked, told    atomic.Int32 // pages, entries
@@ -193,10 +193,7 @@ func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.atMost.Store(max(l.atMost.Load(), l.atOnce.Add(1)))
 	defer l.atOnce.Add(-1)
 	time.Sleep(l.takes)
-	if n := l.asked.Add(1); l.refuses > 0 && int(n)%l.refuses == 0 {
-		w.WriteHeader(http.StatusForbidden)
-		return
-	}
+	l.asked.Add(1)
 	q := r.URL.Query()
 	v2 := q.Get("list-type") == "2"
 	after := q.Get("marker")
@@ -205,6 +202,10 @@ func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		after = max(q.Get("start-after"), q.Get("continuation-token"))
 	} else {
 		l.v1.Add(1)
+	}
+	if l.refuses != nil && l.refuses(after) {
+		w.WriteHeader(http.StatusForbidden)
+		return
 	}
 	most, _ := strconv.Atoi(q.Get("max-keys"))
 	if l.most > 0 {

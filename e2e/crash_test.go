@@ -243,10 +243,10 @@ func (tc crash) run(t *testing.T, scratch string) {
 	}
 }
 
-// await waits for what will come; ten seconds of it are a failure.
+// await waits for what will come; twenty seconds of it are a failure.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s did not come", what)
 		}

@@ -235,21 +235,11 @@ func TestVerifyMountedWhileItChanges(t *testing.T) {
 		r, code := m.verify(t, "--jobs", "1", filepath.Join(d, "dir"))
 		done <- result{r, code}
 	}()
-	waitFor(t, "the listing", func() bool { return count(s, "ListObjectsV2", "") > 1 })
+	await(t, "the listing", func() bool { return count(s, "ListObjectsV2", "") > 1 })
 	must(t, os.Remove(filepath.Join(d, "dir", "c")))
 	must(t, os.Rename(filepath.Join(d, "dir", "b"), filepath.Join(d, "b")))
 	if x := <-done; x.code != 0 || x.r.Gone != 2 || x.r.Objects != 3 {
 		t.Errorf("removed meanwhile: exit code %d, %+v", x.code, x.r)
-	}
-}
-
-// waitFor returns when something has happened.
-func waitFor(t testing.TB, what string, happened func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !happened(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s has not come", what)
-		}
 	}
 }
 
@@ -271,7 +261,7 @@ func TestVerifyMountedEnds(t *testing.T) {
 		cmd.Env, cmd.Stdout, cmd.Stderr = m.env, out, out
 		must(t, cmd.Start())
 		t.Cleanup(func() { cmd.Process.Kill() })
-		waitFor(t, "a request", func() bool { return count(s, "GetObject", "") == 8 })
+		await(t, "a request", func() bool { return count(s, "GetObject", "") == 8 })
 		return cmd, out
 	}
 	cmd, out := stuck()

@@ -2,10 +2,10 @@ package cse
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"coffer/objstore"
+	"coffer/objstore/cse/message"
 )
 
 // Signed says what is done with messages that are signed, as most libraries write them.
@@ -55,20 +55,30 @@ func (b *bucket) checkSignature(ctx context.Context, op string, ref objstore.Ref
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyN(v, body, stored-begin-o.layout.Footer)
-	var footer []byte
-	switch err {
-	case nil:
-		footer, err = io.ReadAll(io.LimitReader(body, maxFooter+1))
-	case io.EOF:
-		err = b.failf(op, ref.Key, objstore.Integrity, "the body ended before the signature")
+	footer, err := readToFooter(v, body, stored-begin-o.layout.Footer)
+	if cerr := body.Close(); err == nil {
+		err = cerr
 	}
-	if err := errors.Join(err, body.Close()); err != nil {
-		return err
+	if err == nil {
+		err = v.Verify(footer)
 	}
-	if err := v.Verify(footer); err != nil {
+	if err != nil {
 		return b.fail(op, ref.Key, err)
 	}
 	o.verified = signatureVerified
 	return nil
+}
+
+// readToFooter writes n bytes of body to what verifies them, and returns what comes after
+// them, which is cut where it is longer than any footer.
+func readToFooter(verifier io.Writer, body io.Reader, n int64) (footer []byte, err error) {
+	// A buffer of some size: what is verified in small pieces takes longer.
+	m, err := io.CopyBuffer(verifier, io.LimitReader(body, n), make([]byte, min(n, 256<<10)))
+	if err != nil {
+		return nil, err
+	}
+	if m < n {
+		return nil, &message.Error{Kind: message.Malformed, Part: "object", Offset: -1, Text: "it is cut off"}
+	}
+	return io.ReadAll(io.LimitReader(body, maxFooter+1))
 }

@@ -158,12 +158,7 @@ func (b *bucket) verifyBody(op string, o *opened, body io.Reader) error {
 		_, _ = signature.Write(o.whole.prefix) // never fails
 		into, verified = io.MultiWriter(tag, signature), signatureVerified
 	}
-	// A buffer of some size: what is verified in small pieces takes longer.
-	n, err := io.CopyBuffer(into, io.LimitReader(body, size+wholeTag), make([]byte, min(size+wholeTag, 256<<10)))
-	var footer []byte
-	if err == nil && n == size+wholeTag {
-		footer, err = io.ReadAll(io.LimitReader(body, maxFooter+1))
-	}
+	footer, err := readToFooter(into, body, size+wholeTag)
 	if err != nil {
 		return b.fail(op, o.object.Key, err)
 	}

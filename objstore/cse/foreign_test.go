@@ -673,17 +673,7 @@ func TestForeignObjectsAreAskedOnce(t *testing.T) {
 	inner := openEmulator(t, "nosse", s3store.Config{AllowUnencrypted: true})
 	n := counted{inner, new(atomic.Int32), new(atomic.Int32)}
 	s := wrap(t, n, cse.Config{Keyring: theirs})
-	if _, err := s.CreateBucket(t.Context(), "bucket", objstore.CreateBucketOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	inside, err := inner.Open(t.Context(), "bucket")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := s.Open(t.Context(), "bucket")
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, inside := bucketOf(t, s, inner)
 	data, meta := s3Object(t, 3, "AES/GCM", random(20_000))
 	put(t, inside, "object", data, meta)
 	put(t, inside, "block", blockMessage(t, mine, message.Committed, nil, random(20_000)), nil)
@@ -691,6 +681,7 @@ func TestForeignObjectsAreAskedOnce(t *testing.T) {
 		n.gets.Store(0)
 		var o objstore.Object
 		for range 3 {
+			var err error
 			if o, err = b.Head(t.Context(), objstore.Ref{Key: key}); err != nil {
 				t.Errorf("HEAD of %s: %v", key, err)
 			}

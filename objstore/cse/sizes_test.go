@@ -176,17 +176,7 @@ func TestWrongDeclaration(t *testing.T) {
 	wrong := message.Profile{Header: 512, Frame: 4096}
 	inner, ring := openEmulator(t, "nosse", s3store.Config{AllowUnencrypted: true}), newRing(t)
 	w := wrap(t, inner, cse.Config{Keyring: ring})
-	if _, err := w.CreateBucket(t.Context(), "bucket", objstore.CreateBucketOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	inside, err := inner.Open(t.Context(), "bucket")
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine, err := w.Open(t.Context(), "bucket")
-	if err != nil {
-		t.Fatal(err)
-	}
+	mine, inside := bucketOf(t, w, inner)
 	theirs := random(10_000)
 	putForeign(t, inside, ring, "theirs", theirs, 500)
 	put(t, mine, "mine", random(20_000), nil)

@@ -16,7 +16,7 @@ import (
 const getTries = 10
 
 // Get implements objstore.Bucket. What the reader yields is authentic, frame by frame;
-// the last bytes come when the final frame has proved that they are.
+// that it was all of an object, io.EOF proves, which comes when the final frame did.
 func (b *bucket) Get(ctx context.Context, ref objstore.Ref, opts objstore.GetOptions) (io.ReadCloser, objstore.Object, error) {
 	if isMarker(ref.Key) {
 		body, o, err := b.Bucket.Get(ctx, ref, opts)
